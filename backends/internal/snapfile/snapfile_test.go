@@ -1,0 +1,127 @@
+package snapfile
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/raftbench/raftbench/backends"
+)
+
+func snapshot(term, index uint64, data []byte) *raftpb.Snapshot {
+	return &raftpb.Snapshot{Data: data, Metadata: &raftpb.SnapshotMetadata{
+		Term: proto.Uint64(term), Index: proto.Uint64(index), ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}},
+	}}
+}
+
+func mustSave(t *testing.T, dir string, snap *raftpb.Snapshot) {
+	t.Helper()
+	if err := Save(dir, snap); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantLoad(t *testing.T, dir string, want *raftpb.Snapshot) {
+	t.Helper()
+	got, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want == nil && got != nil || want != nil && !proto.Equal(got, want) {
+		t.Fatalf("got %v, want %v", got.GetMetadata(), want.GetMetadata())
+	}
+}
+
+func TestNewestByIndex(t *testing.T) {
+	dir := t.TempDir()
+	wantLoad(t, dir, nil)
+	newest := snapshot(5, 200, bytes.Repeat([]byte("x"), 1<<20))
+	// The higher term stands on the lower index, and the older one is written
+	// last: neither makes it newer.
+	mustSave(t, dir, newest)
+	mustSave(t, dir, snapshot(6, 100, nil))
+	wantLoad(t, dir, newest)
+
+	if err := Release(dir, 200); err != nil {
+		t.Fatal(err)
+	}
+	wantLoad(t, dir, newest)
+	if files, _ := os.ReadDir(dir); len(files) != 1 {
+		t.Fatalf("after Release %d files are left, want 1: %v", len(files), files)
+	}
+}
+
+func TestUnfinishedFileIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	want := snapshot(1, 10, []byte("data"))
+	mustSave(t, dir, want)
+	left := filepath.Join(dir, "123.snap.tmp")
+	if err := os.WriteFile(left, []byte(magic), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantLoad(t, dir, want)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the unfinished file is still there: %v", err)
+	}
+}
+
+func TestDamageNamesTheFile(t *testing.T) {
+	whole, err := encode(snapshot(3, 20, []byte("some data of the snapshot")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, b []byte) {
+		dir := t.TempDir()
+		mustSave(t, dir, snapshot(2, 10, nil))
+		path := filepath.Join(dir, name(3, 20))
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var damage *backends.DamageError
+		if _, err := Load(dir); !errors.As(err, &damage) || damage.File != path {
+			t.Fatalf("%s: got %v, want a DamageError for %s", what, err, path)
+		}
+	}
+	for i := range whole {
+		flipped := bytes.Clone(whole)
+		flipped[i] ^= 0x10
+		check("one bit flipped", flipped)
+		check("cut short", whole[:i])
+	}
+	check("one byte too many", append(bytes.Clone(whole), 0))
+	other, err := encode(snapshot(3, 21, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("another snapshot under this name", other)
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, s := range []*raftpb.Snapshot{snapshot(1, 1, nil), snapshot(7, 1<<40, []byte("data"))} {
+		b, err := encode(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(magic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		snap, err := decode(b)
+		if err != nil {
+			return
+		}
+		again, err := encode(snap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := decode(again)
+		if err != nil || !proto.Equal(back, snap) {
+			t.Fatalf("decode(encode(x)) differs: %v", err)
+		}
+	})
+}
