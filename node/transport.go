@@ -27,7 +27,10 @@ type Transport interface {
 // Receiver is the node's side of a transport.
 type Receiver interface {
 	// Process takes one message from a peer. It may block while the node is
-	// busy; an error means that the node is stopping or refuses the message.
+	// busy, must return when ctx ends, and an error means that the node is
+	// stopping or refuses the message. Each peer's messages come one at a time,
+	// except that MsgProp, which raft holds back while there is no leader, may
+	// come beside and out of order with the others.
 	Process(ctx context.Context, m *raftpb.Message) error
 	// ReportUnreachable says that the last send to a peer failed.
 	ReportUnreachable(id uint64)
@@ -44,4 +47,22 @@ type Network interface {
 	// Close frees what the network itself holds; the transports must be closed
 	// before.
 	Close() error
+}
+
+// TransportStats is what a node's transport has sent since it joined.
+type TransportStats struct {
+	// Messages counts what was accepted for sending.
+	Messages int64
+	// Bytes counts what went out: encoded bytes with the transport's own framing
+	// where it encodes, the payload (entry data, snapshot data, context) where
+	// messages are handed over as they are.
+	Bytes int64
+	// Dropped counts messages that were refused (full queue, no such peer) or
+	// accepted and then lost.
+	Dropped int64
+}
+
+// StatsReporter is implemented by transports that count what they send.
+type StatsReporter interface {
+	Stats() TransportStats
 }
