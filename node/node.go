@@ -1,0 +1,389 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/pkg/v3/contention"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends"
+)
+
+// LoopKind names a loop.
+type LoopKind string
+
+const (
+	// LoopReady is etcd's loop: one Ready at a time, saved before Advance.
+	LoopReady LoopKind = "ready"
+	// LoopAsync uses raft's AsyncStorageWrites: an append thread and an apply
+	// thread, and several appends may share one Save.
+	LoopAsync LoopKind = "async"
+)
+
+// Config describes one node. The zero value of an optional field means its
+// default.
+type Config struct {
+	ID uint64 // not 0
+	// Peers are the voters of a new cluster, this node included. They are used
+	// only where State is empty; otherwise membership is what was stored.
+	Peers []uint64
+	// Joining starts an empty node that waits to be added by a ConfChange.
+	Joining bool
+
+	// Storage and State are what a backend's Open returned. The node calls
+	// Storage until Stop returns; closing it is up to the caller.
+	Storage      backends.Storage
+	State        backends.State
+	StateMachine StateMachine
+	Network      Network
+
+	Loop           LoopKind      // default LoopReady
+	Tick           time.Duration // heartbeat interval; default 100 ms
+	ElectionTicks  int           // default 10
+	HeartbeatTicks int           // default 1
+
+	// SnapshotEntries is how many entries are applied between two snapshots;
+	// default 100,000 (etcd's default until 3.5; 3.6 has 10,000).
+	SnapshotEntries uint64
+	// CatchUpEntries is how many entries before a snapshot stay in memory for
+	// slow followers; default 5,000 (etcd's).
+	CatchUpEntries uint64
+	// MaxBatch is the most proposals gathered into one MsgProp; 1 proposes one
+	// by one. Default 512.
+	MaxBatch int
+
+	Trace  *Trace       // optional
+	Logger *slog.Logger // default: discard
+}
+
+// etcd's values (etcdserver/raft.go): 1 MiB a message, and never more in flight
+// than an eighth of rafthttp's buffer of 4096 messages.
+const (
+	maxSizePerMsg   = 1 << 20
+	maxInflightMsgs = 4096 / 8
+	// Bounds of the queues. Beyond them Propose and ReadIndex block the caller,
+	// and the async loop waits for its append thread.
+	maxPendingProposals = 1 << 16
+	maxPendingReads     = 1 << 16
+	maxPendingAppends   = 1 << 10
+	// applyQueue bounds the Readys that wait for the apply side; beyond it the
+	// loop waits, so that memory stays bounded when the state machine is slow.
+	applyQueue = 64
+)
+
+// Trace holds optional hooks. They run on the node's own goroutines and must be
+// quick; they may not call the node.
+type Trace struct {
+	// Committed is called by the loop when it hands entries to the apply side.
+	Committed func(ents []*raftpb.Entry)
+	// Leader is called when the node learns of a leader (0: none) or of its own
+	// role.
+	Leader func(lead uint64, isLeader bool)
+	// Snapshotted is called when a snapshot of the own state is durable and the
+	// log is compacted.
+	Snapshotted func(snap *raftpb.Snapshot)
+}
+
+// Status is a node's view of itself.
+type Status struct {
+	ID             uint64
+	Lead           uint64 // 0: none
+	Term           uint64
+	HasLeader      bool
+	IsLeader       bool
+	LeaderChanges  int64 // leaders seen that differ from the one before
+	LateHeartbeats int64 // heartbeats sent later than twice the interval
+	Committed      uint64
+	Applied        uint64
+	Snapshot       uint64 // index of the newest durable one
+}
+
+// ErrStopped is returned by calls to a node that is stopping.
+var ErrStopped = errors.New("node is stopped")
+
+// logStore is what the loop needs of *raft.MemoryStorage: the in-memory copy of
+// the log that raft reads.
+type logStore interface {
+	Append(ents []*raftpb.Entry) error
+	ApplySnapshot(snap *raftpb.Snapshot) error
+	CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte) (*raftpb.Snapshot, error)
+	Compact(index uint64) error
+	FirstIndex() (uint64, error)
+}
+
+// Node is one member of a raft group.
+type Node struct {
+	cfg       Config
+	raft      raft.Node
+	log       logStore
+	transport Transport
+	heartbeat *contention.TimeoutDetector // guarded by the loop
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	stopc  <-chan struct{} // ctx.Done()
+	wg     sync.WaitGroup
+
+	applyc     chan apply
+	appends    *queue[*raftpb.Message] // async loop: for the append thread
+	msgSnapc   chan *raftpb.Message
+	readStatec chan raft.ReadState
+	proposals  *queue[*raftpb.Entry]
+	reads      *queue[func(error)]
+	snapshots  snapshots
+	confState  *raftpb.ConfState // of the applied entries; the apply side's own
+
+	isLeader       atomic.Bool
+	lead           atomic.Uint64
+	term           atomic.Uint64
+	leaderChanges  atomic.Int64
+	lateHeartbeats atomic.Int64
+	committed      atomic.Uint64
+	applied        appliedIndex
+	removed        atomic.Pointer[map[uint64]struct{}] // members removed by a ConfChange
+
+	failOnce sync.Once
+	failed   chan struct{}
+	err      error // set before failed is closed
+}
+
+// Start joins the network and runs the node. A node with an empty State starts a
+// cluster with cfg.Peers; any other restarts from what was stored, replaying the
+// entries that are committed.
+func Start(cfg Config) (*Node, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, fmt.Errorf("start node %d: %w", cfg.ID, err)
+	}
+	n := &Node{
+		cfg:        cfg,
+		heartbeat:  contention.NewTimeoutDetector(2 * cfg.Tick * time.Duration(cfg.HeartbeatTicks)),
+		applyc:     make(chan apply, applyQueue),
+		msgSnapc:   make(chan *raftpb.Message, maxInFlightSnaps),
+		readStatec: make(chan raft.ReadState, 1),
+		failed:     make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.stopc = n.ctx.Done()
+	n.proposals = newQueue[*raftpb.Entry](maxPendingProposals)
+	n.reads = newQueue[func(error)](maxPendingReads)
+	n.appends = newQueue[*raftpb.Message](maxPendingAppends)
+	n.snapshots.requests = make(chan chan<- error)
+	n.applied.init()
+	isNew := cfg.State.Empty() && !cfg.Joining
+	mem, err := n.load()
+	if err != nil {
+		n.cancel()
+		return nil, fmt.Errorf("start node %d: %w", cfg.ID, err)
+	}
+	n.log = mem
+	n.startRaft(mem, isNew)
+	n.transport, err = cfg.Network.Join(cfg.ID, n)
+	if err != nil {
+		n.cancel()
+		n.raft.Stop()
+		return nil, fmt.Errorf("start node %d: join the network: %w", cfg.ID, err)
+	}
+	n.goRun(n.run)
+	n.goRun(n.applyLoop)
+	n.goRun(n.proposeLoop)
+	n.goRun(n.readLoop)
+	n.goRun(n.sendSnapshots)
+	if cfg.Loop == LoopAsync {
+		n.goRun(n.appendLoop)
+	}
+	return n, nil
+}
+
+func (n *Node) goRun(f func()) {
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		f()
+	}()
+}
+
+// fill checks cfg and applies the defaults, in one place.
+func (cfg *Config) fill() error {
+	set := func(v *int, def int) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	set(&cfg.ElectionTicks, 10)
+	set(&cfg.HeartbeatTicks, 1)
+	set(&cfg.MaxBatch, 512)
+	if cfg.Loop == "" {
+		cfg.Loop = LoopReady
+	}
+	if cfg.Tick == 0 {
+		cfg.Tick = 100 * time.Millisecond
+	}
+	if cfg.SnapshotEntries == 0 {
+		cfg.SnapshotEntries = 100_000
+	}
+	if cfg.CatchUpEntries == 0 {
+		cfg.CatchUpEntries = 5_000
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Trace == nil {
+		cfg.Trace = &Trace{}
+	}
+	switch {
+	case cfg.ID == 0:
+		return errors.New("ID is 0")
+	case cfg.Storage == nil || cfg.StateMachine == nil || cfg.Network == nil:
+		return errors.New("Storage, StateMachine and Network are required")
+	case cfg.State.Empty() && !cfg.Joining && !slices.Contains(cfg.Peers, cfg.ID):
+		return fmt.Errorf("a new node must be one of its Peers %v", cfg.Peers)
+	case cfg.Loop != LoopReady && cfg.Loop != LoopAsync:
+		return fmt.Errorf("unknown loop %q; known: %s, %s", cfg.Loop, LoopReady, LoopAsync)
+	case cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks:
+		return fmt.Errorf("tick %v, election after %d ticks, heartbeat every %d: want election > heartbeat ≥ 1", cfg.Tick, cfg.ElectionTicks, cfg.HeartbeatTicks)
+	case cfg.MaxBatch < 1:
+		return fmt.Errorf("MaxBatch %d: want 1 or more", cfg.MaxBatch)
+	}
+	return nil
+}
+
+// load fills raft's in-memory log and the state machine from what was stored.
+func (n *Node) load() (*raft.MemoryStorage, error) {
+	mem := raft.NewMemoryStorage()
+	st := n.cfg.State
+	if snap := st.Snapshot; snap != nil {
+		if err := mem.ApplySnapshot(snap); err != nil {
+			return nil, fmt.Errorf("load snapshot %d: %w", snap.GetMetadata().GetIndex(), err)
+		}
+		if err := n.cfg.StateMachine.Restore(snap.GetData()); err != nil {
+			return nil, fmt.Errorf("load snapshot %d: %w", snap.GetMetadata().GetIndex(), err)
+		}
+		n.snapshots.newest.Store(snap.GetMetadata().GetIndex())
+		n.confState = snap.GetMetadata().GetConfState()
+		n.applied.set(snap.GetMetadata().GetIndex())
+		n.committed.Store(snap.GetMetadata().GetIndex())
+	}
+	if st.HardState != nil && !raft.IsEmptyHardState(st.HardState) {
+		if err := mem.SetHardState(st.HardState); err != nil {
+			return nil, fmt.Errorf("load hard state: %w", err)
+		}
+	}
+	if err := mem.Append(st.Entries); err != nil {
+		return nil, fmt.Errorf("load %d entries: %w", len(st.Entries), err)
+	}
+	n.cfg.State = backends.State{} // keep nothing that compaction is to free
+	return mem, nil
+}
+
+// startRaft starts raft: a new cluster, or one that was stored.
+func (n *Node) startRaft(mem *raft.MemoryStorage, isNew bool) {
+	rc := &raft.Config{
+		ID:                        n.cfg.ID,
+		ElectionTick:              n.cfg.ElectionTicks,
+		HeartbeatTick:             n.cfg.HeartbeatTicks,
+		Storage:                   mem,
+		Applied:                   n.applied.get(),
+		AsyncStorageWrites:        n.cfg.Loop == LoopAsync,
+		MaxSizePerMsg:             maxSizePerMsg,
+		MaxInflightMsgs:           maxInflightMsgs,
+		CheckQuorum:               true,
+		PreVote:                   true,
+		Logger:                    raftLogger{n.cfg.Logger.With("node", n.cfg.ID)},
+		MaxUncommittedEntriesSize: 0, // no limit: proposals are bounded before they reach raft
+	}
+	if isNew {
+		peers := make([]raft.Peer, len(n.cfg.Peers))
+		for i, id := range n.cfg.Peers {
+			peers[i] = raft.Peer{ID: id}
+		}
+		n.raft = raft.StartNode(rc, peers)
+		return
+	}
+	n.raft = raft.RestartNode(rc)
+}
+
+// Stop ends the node and returns when none of its goroutines is left. What was
+// acknowledged is durable; nothing else is finished.
+func (n *Node) Stop() {
+	n.cancel()
+	_ = n.transport.Close() // a transport that cannot close has still stopped delivering
+	n.raft.Stop()
+	n.applied.stop()
+	n.wg.Wait()
+}
+
+// fail stops the node with the first error of its storage or state machine.
+func (n *Node) fail(err error) {
+	n.failOnce.Do(func() {
+		n.err = fmt.Errorf("node %d: %w", n.cfg.ID, err)
+		n.cfg.Logger.Error("node stops", "node", n.cfg.ID, "error", err)
+		close(n.failed)
+		n.cancel()
+	})
+}
+
+// Failed is closed when the node stopped because of an error; see [Node.Err].
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// Err is why the node stopped by itself, nil while it has not.
+func (n *Node) Err() error {
+	select {
+	case <-n.failed:
+		return n.err
+	default:
+		return nil
+	}
+}
+
+// Status returns the node's view of itself; cheap, from any goroutine.
+func (n *Node) Status() Status {
+	lead := n.lead.Load()
+	return Status{
+		ID: n.cfg.ID, Lead: lead, HasLeader: lead != raft.None, IsLeader: n.isLeader.Load(), Term: n.term.Load(),
+		LeaderChanges: n.leaderChanges.Load(), LateHeartbeats: n.lateHeartbeats.Load(),
+		Committed: n.committed.Load(), Applied: n.applied.get(), Snapshot: n.snapshots.newest.Load(),
+	}
+}
+
+// Campaign asks the node to become leader.
+func (n *Node) Campaign(ctx context.Context) error { return n.raft.Campaign(ctx) }
+
+// TransferLeadership asks raft to hand leadership to another node.
+func (n *Node) TransferLeadership(ctx context.Context, to uint64) {
+	n.raft.TransferLeadership(ctx, n.cfg.ID, to)
+}
+
+// ProposeConfChange proposes a change of membership. Like any proposal it may be
+// dropped.
+func (n *Node) ProposeConfChange(ctx context.Context, cc raftpb.ConfChangeI) error {
+	return n.raft.ProposeConfChange(ctx, cc)
+}
+
+// Process implements [Receiver].
+func (n *Node) Process(ctx context.Context, m *raftpb.Message) error {
+	if n.isRemoved(m.GetFrom()) {
+		return fmt.Errorf("node %d: message from removed member %d", n.cfg.ID, m.GetFrom())
+	}
+	select {
+	case <-n.stopc:
+		return ErrStopped
+	default:
+	}
+	return n.raft.Step(ctx, m)
+}
+
+// ReportUnreachable implements [Receiver].
+func (n *Node) ReportUnreachable(id uint64) { n.raft.ReportUnreachable(id) }
+
+// ReportSnapshot implements [Receiver].
+func (n *Node) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
+	n.raft.ReportSnapshot(id, status)
+}

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// maxInFlightSnaps bounds the snapshots that wait to be sent (etcd's
+// maxInFlightMsgSnap).
+const maxInFlightSnaps = 16
+
+// snapshots is the state of snapshotting.
+type snapshots struct {
+	// saving serialises SaveSnap and Release of the loop (a snapshot from the
+	// leader) and of the background (a snapshot of the own state), so that an
+	// older snapshot never replaces a newer one.
+	saving sync.Mutex
+	newest atomic.Uint64 // index of the newest durable one
+	busy   atomic.Bool   // the background is at work
+
+	started  uint64 // index of the last one begun; the apply side's own
+	requests chan chan<- error
+}
+
+// Snapshot takes a snapshot of the own state now and compacts the log. It
+// returns when the snapshot is durable, or ctx or the node ended.
+func (n *Node) Snapshot(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case n.snapshots.requests <- done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-n.stopc:
+		return ErrStopped
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-n.stopc:
+		return ErrStopped
+	}
+}
+
+// startSnapshot captures the state on the apply side and does the rest in the
+// background, one at a time; done, if not nil, gets the outcome.
+func (n *Node) startSnapshot(done chan<- error) {
+	finish := func(err error) {
+		if done != nil {
+			done <- err
+		}
+	}
+	index := n.applied.get()
+	if index == 0 {
+		finish(errors.New("nothing is applied yet"))
+		return
+	}
+	if !n.snapshots.busy.CompareAndSwap(false, true) {
+		if done != nil {
+			finish(errors.New("another snapshot is being taken"))
+		}
+		return
+	}
+	n.snapshots.started = index
+	encode, confState := n.cfg.StateMachine.Snapshot(), n.confState
+	n.goRun(func() {
+		defer n.snapshots.busy.Store(false)
+		err := n.takeSnapshot(index, confState, encode)
+		if err != nil {
+			n.fail(err)
+		}
+		finish(err)
+	})
+}
+
+// takeSnapshot makes the state at index durable, frees the storage below it and
+// compacts the in-memory log, keeping a tail for slow followers.
+func (n *Node) takeSnapshot(index uint64, cs *raftpb.ConfState, encode func() ([]byte, error)) error {
+	data, err := encode()
+	if err != nil {
+		return fmt.Errorf("encode snapshot %d: %w", index, err)
+	}
+	n.snapshots.saving.Lock()
+	defer n.snapshots.saving.Unlock()
+	snap, err := n.log.CreateSnapshot(index, cs, data)
+	if errors.Is(err, raft.ErrSnapOutOfDate) {
+		return nil // a newer one from the leader came first
+	}
+	if err != nil {
+		return fmt.Errorf("create snapshot %d: %w", index, err)
+	}
+	if err := n.cfg.Storage.SaveSnap(snap); err != nil {
+		return fmt.Errorf("save snapshot %d: %w", index, err)
+	}
+	n.snapshots.newest.Store(index)
+	if err := n.cfg.Storage.Release(snap); err != nil {
+		return fmt.Errorf("release the log up to snapshot %d: %w", index, err)
+	}
+	if index > n.cfg.CatchUpEntries {
+		if err := n.log.Compact(index - n.cfg.CatchUpEntries); err != nil && !errors.Is(err, raft.ErrCompacted) {
+			return fmt.Errorf("compact the in-memory log to %d: %w", index-n.cfg.CatchUpEntries, err)
+		}
+	}
+	if n.cfg.Trace.Snapshotted != nil {
+		n.cfg.Trace.Snapshotted(snap)
+	}
+	return nil
+}
+
+// sendSnapshots sends what processMessages redirected, away from the loop: a
+// transport may copy or stream a snapshot inside Send.
+func (n *Node) sendSnapshots() {
+	for {
+		select {
+		case m := <-n.msgSnapc:
+			n.transport.Send([]*raftpb.Message{m})
+		case <-n.stopc:
+			return
+		}
+	}
+}
