@@ -279,13 +279,19 @@ type Comparison struct {
 	Metric   string  `json:"metric"` // "throughput_ops", "response.p99_ns", "save.p50_ns", …
 	Baseline string  `json:"baseline"`
 	Backend  string  `json:"backend"`
-	N        int     `json:"n"`     // blocks that hold both
-	Ratio    float64 `json:"ratio"` // median of backend ÷ baseline within the block
-	Lo       float64 `json:"lo"`    // 95 % bootstrap interval
-	Hi       float64 `json:"hi"`
+	Config   string  `json:"config,omitempty"` // load, value size, …, where the table has several
+	N        int     `json:"n"`                // blocks that hold both
+	Ratio    float64 `json:"ratio"`            // median of backend ÷ baseline within the block
+	Lo       float64 `json:"lo,omitempty"`     // interval of at least 95 %, see bench/stats
+	Hi       float64 `json:"hi,omitempty"`     // absent, as all that follows, below 6 blocks
 	P        float64 `json:"p,omitempty"`      // Mann-Whitney
 	PHolm    float64 `json:"p_holm,omitempty"` // corrected over the table
-	Verdict  string  `json:"verdict"`          // "faster", "slower", "equivalent", "inconclusive"
+	// PPaired is the test within the blocks; absent between suites.
+	PPaired        float64 `json:"p_paired,omitempty"`
+	PPairedHolm    float64 `json:"p_paired_holm,omitempty"`
+	BaselineMedian float64 `json:"baseline_median,omitempty"` // over the same blocks
+	BackendMedian  float64 `json:"backend_median,omitempty"`
+	Verdict        string  `json:"verdict"` // "faster", "slower", "equivalent", "inconclusive"
 }
 
 // Threshold is one demand of --threshold and how it ended.
