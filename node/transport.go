@@ -10,7 +10,8 @@ import (
 // Transport carries the messages of one node to its peers.
 //
 // Messages to one peer arrive in the order in which they were sent, or not at
-// all. Entries, their Data and a snapshot's Data are immutable from the moment
+// all. What must be kept in order is each of four lanes (MsgApp, MsgSnap, MsgProp
+// and the rest), as in etcd's rafthttp; raft bears any order between them. Entries, their Data and a snapshot's Data are immutable from the moment
 // raft hands them out, so a transport may share them; every other part of a
 // message belongs to the transport once it is sent, and the receiver gets a
 // message of its own.
@@ -28,9 +29,9 @@ type Transport interface {
 type Receiver interface {
 	// Process takes one message from a peer. It may block while the node is
 	// busy, must return when ctx ends, and an error means that the node is
-	// stopping or refuses the message. Each peer's messages come one at a time,
-	// except that MsgProp, which raft holds back while there is no leader, may
-	// come beside and out of order with the others.
+	// stopping or refuses the message. The messages of one peer come one at a
+	// time within a lane, but different lanes may come at the same time: MsgProp,
+	// which raft holds back while there is no leader, must not hold up the votes.
 	Process(ctx context.Context, m *raftpb.Message) error
 	// ReportUnreachable says that the last send to a peer failed.
 	ReportUnreachable(id uint64)

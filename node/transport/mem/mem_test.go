@@ -2,11 +2,15 @@ package mem
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
+
+	"github.com/raftbench/raftbench/node"
+	"github.com/raftbench/raftbench/node/transport/transporttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -88,5 +92,21 @@ func TestJoinRefuses(t *testing.T) {
 	}
 	if _, err := n.Join(1, make(pipe)); err == nil {
 		t.Error("a closed network let a node in")
+	}
+}
+
+func TestTransport(t *testing.T) {
+	for name, opts := range map[string]Options{"shared": {}, "codec": {Codec: true}} {
+		t.Run(name, func(t *testing.T) {
+			transporttest.Run(t, func(testing.TB) node.Network { return New(opts) })
+		})
+	}
+}
+
+func BenchmarkTransport(b *testing.B) {
+	for _, codec := range []bool{false, true} {
+		b.Run(fmt.Sprintf("codec=%t", codec), func(b *testing.B) {
+			transporttest.Bench(b, func(testing.TB) node.Network { return New(Options{Codec: codec}) })
+		})
 	}
 }
