@@ -31,7 +31,7 @@
 //
 //   - Mann-Whitney does not know the blocks. Where the disk drifts by 10 % between
 //     blocks, and the values scatter by 3 % within, it finds a difference of 10 %
-// //     in 37 of 100 single comparisons, and in none of 50 tables of 40; with the
+//     in 37 of 100 single comparisons, and in none of 50 tables of 40; with the
 //     paired test beside it, in 90 and 69 of 100.
 //   - A paired rank test cannot go below 2/2ⁿ: with 10 blocks p ≥ 0.00195, and
 //     Holm over more than 25 comparisons can then never decide. The t-test has no
