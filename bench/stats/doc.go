@@ -55,7 +55,7 @@
 // comparisons (scatter of 2 to 15 % with outliers; no drift, jumps between blocks,
 // a random walk, a trend) hold a wrong faster or slower in at most 3 of 100 cases,
 // and single comparisons in 1 or 2 of 100; the interval alone would put one into
-// more than half of the tables of 40. A difference of 10 % is found in 90 to 99 of
+// a third to a half of the tables of 40. A difference of 10 % is found in 90 to 99 of
 // 100 single comparisons where runs of a block scatter by 2 or 3 %, in 74 where
 // they scatter by 5 %, and in 10 where they scatter by 15 %: then only more blocks
 // or longer runs help. docs/method.md has the table; `go test -run Found -v -full`
