@@ -1,0 +1,86 @@
+package reports
+
+import (
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+)
+
+// metric is one figure of a run, as bench/stats reads it, with the words and
+// the unit in which reports show it.
+type metric struct {
+	stats.Metric
+	title string // head of a table column, without the unit
+	long  string // in a sentence
+	unit  unit
+}
+
+// figure finds a metric of bench/stats; a name that is not there is a mistake
+// in this package.
+func figure(name, title, long string, u unit) *metric {
+	m, err := stats.Lookup(name)
+	if err != nil {
+		panic("reports: " + err.Error())
+	}
+	return &metric{Metric: m, title: title, long: long, unit: u}
+}
+
+// get reads the figure of a run; false where it was not measured, or cannot
+// have been: NaN, infinite, negative.
+func (m *metric) get(r *result.Run) (float64, bool) {
+	v, ok := m.Get(r)
+	if !ok || !usable(v) || v == 0 && m.unit == unitDuration {
+		return 0, false
+	}
+	return v, true
+}
+
+// thin reports whether fewer than 10 samples lie beyond the percentile, so that
+// the figure is hardly more than one operation's luck.
+func (m *metric) thin(r *result.Run) bool { return !m.Solid(r) }
+
+// lower reports whether less of the metric is better.
+func (m *metric) lower() bool { return m.Better == stats.Lower }
+
+// The figures that the reports show.
+var (
+	metricThroughput  = figure("throughput", "ops/s", "throughput", unitRate)
+	metricResponse50  = figure("response.p50", "response p50", "response p50", unitDuration)
+	metricResponse99  = figure("response.p99", "response p99", "response p99", unitDuration)
+	metricResponse999 = figure("response.p999", "response p99.9", "response p99.9", unitDuration)
+	metricService99   = figure("service.p99", "service p99", "service p99", unitDuration)
+	metricReads99     = figure("reads.p99", "read p99", "p99 of linearizable reads", unitDuration)
+	metricSave50      = figure("save.p50", "Save p50", "Save p50", unitDuration)
+	metricSave99      = figure("save.p99", "Save p99", "Save p99", unitDuration)
+	metricFloor       = figure("save_x_floor", "× floor", "Save as a multiple of the device floor", unitRatio)
+	metricFsync50     = figure("fsync.p50", "fsync p50", "fsync p50", unitDuration)
+	metricFsync99     = figure("fsync.p99", "fsync p99", "fsync p99", unitDuration)
+	metricEntries     = figure("entries_per_save", "entries/save", "entries per Save", unitCount)
+	metricFsyncs      = figure("fsyncs_per_op", "fsyncs/op", "fsyncs per operation", unitCount)
+	metricWriteAmp    = figure("write_amp", "write amp", "write amplification", unitRatio)
+	metricSpaceAmp    = figure("space_amp", "space amp", "space amplification", unitRatio)
+	metricCPU         = figure("cpu_per_op", "CPU/op", "CPU time per operation", unitDuration)
+	metricAllocs      = figure("allocs_per_op", "allocs/op", "allocations per operation", unitCount)
+	metricInstall     = figure("snapshot.install", "snapshot install", "snapshot install time", unitDuration)
+	metricOpen        = figure("restart.open", "restart", "time to open after a restart", unitDuration)
+)
+
+// metrics are all of them, in the order in which tables show them.
+var metrics = []*metric{
+	metricThroughput, metricResponse50, metricResponse99, metricResponse999, metricService99, metricReads99,
+	metricSave50, metricSave99, metricFloor, metricFsync50, metricFsync99, metricEntries, metricFsyncs,
+	metricWriteAmp, metricSpaceAmp, metricCPU, metricAllocs, metricInstall, metricOpen,
+}
+
+// metricByName finds a metric by its name in the schema; nil if this package
+// does not show it.
+func metricByName(name string) *metric {
+	for _, m := range metrics {
+		if m.JSON == name || m.Name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// measured reports whether a distribution holds anything.
+func measured(l result.Latency) bool { return l.Count > 0 }

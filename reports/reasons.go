@@ -1,0 +1,186 @@
+package reports
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+)
+
+// Reason is one flag as it applies to a report: which backends carry it, in how
+// many of their runs.
+type Reason struct {
+	Flag
+	// Severity is the flag's own, or a warning where a flag that invalidates is
+	// carried by a minority of a backend's runs: the median is then not one of
+	// them.
+	Severity Severity
+	// Where says who is concerned: "bbolt in 2 of 20 runs"; empty for the whole
+	// suite.
+	Where string
+	// Backends that carry the flag; empty for the whole suite.
+	Backends []string
+}
+
+// floorDrift is the change of the device floor that is worth a flag.
+const floorDrift = 0.10
+
+// fakeDiskNanos is the median of a synced raw write under which a device is
+// taken not to persist.
+const fakeDiskNanos = 10_000
+
+// reasons gathers everything that speaks against the runs of a scenario: the
+// flags that they carry and what can be seen in the result as a whole. Those
+// that invalidate come first.
+func (sc *scenario) reasons() []Reason {
+	var out []Reason
+	names := sc.flagNames()
+	for _, f := range Flags {
+		if i := slices.Index(names, f.Name); i >= 0 {
+			names = slices.Delete(names, i, i+1)
+			out = append(out, sc.reason(f))
+		}
+	}
+	for _, name := range names { // unknown ones
+		out = append(out, sc.reason(FlagByName(name)))
+	}
+	slices.SortStableFunc(out, func(a, b Reason) int { return int(b.Severity) - int(a.Severity) })
+	return out
+}
+
+// flagNames are the flags of the runs and of the suite, each once.
+func (sc *scenario) flagNames() []string {
+	var names []string
+	add := func(name string) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, name := range sc.suiteFlags() {
+		add(name)
+	}
+	for _, rw := range sc.rows {
+		for _, r := range slices.Concat(rw.runs, rw.failed) {
+			for _, name := range runFlags(r) {
+				add(name)
+			}
+		}
+	}
+	return names
+}
+
+// runFlags are the flags that a run carries, and those that its figures imply.
+func runFlags(r *result.Run) []string {
+	flags := slices.Clone(r.Flags)
+	imply := func(name string, seen bool) {
+		if seen && !slices.Contains(flags, name) {
+			flags = append(flags, name)
+		}
+	}
+	imply("run_failed", r.Error != "")
+	imply("lost", r.Verified != nil && (!r.Verified.OK || r.Verified.Lost > 0 || r.Verified.Wrong > 0))
+	imply("not_verified", r.Verified == nil && r.Error == "" && r.Durability != "none")
+	imply("errors", r.Errors > 0)
+	return flags
+}
+
+// suiteFlags are what the result as a whole shows.
+func (sc *scenario) suiteFlags() []string {
+	var out []string
+	floor, drift := sc.site.floor()
+	for _, r := range sc.site.results {
+		if r.Interrupted && !slices.Contains(out, "interrupted") {
+			out = append(out, "interrupted")
+		}
+	}
+	if sc.site.env.Dirty {
+		out = append(out, "dirty_build")
+	}
+	if sc.site.env.FileSystem == "tmpfs" {
+		out = append(out, "tmpfs")
+	}
+	if sc.site.env.FileSystem == "overlay" {
+		out = append(out, "overlay")
+	}
+	if n := sc.repeats(); n < enoughRepeats {
+		out = append(out, "few_repeats")
+	}
+	switch {
+	case floor == 0:
+		out = append(out, "floor_missing")
+	case floor < fakeDiskNanos:
+		out = append(out, "fake_disk")
+	}
+	if drift > floorDrift {
+		out = append(out, "floor_drift")
+	}
+	return out
+}
+
+// suiteWide are the flags that say the same of every run, so that naming the
+// backends would add nothing.
+var suiteWide = []string{"interrupted", "tmpfs", "overlay", "fake_disk", "few_repeats", "floor_missing", "floor_drift", "dirty_build", "steal", "pressure"}
+
+func (sc *scenario) reason(f Flag) Reason {
+	out := Reason{Flag: f, Severity: f.Severity}
+	if slices.Contains(suiteWide, f.Name) {
+		return out
+	}
+	var where []string
+	decisive := false
+	for _, rw := range sc.rows {
+		all := slices.Concat(rw.runs, rw.failed)
+		n := 0
+		for _, r := range all {
+			if slices.Contains(runFlags(r), f.Name) {
+				n++
+			}
+		}
+		if n == 0 {
+			continue
+		}
+		decisive = decisive || 2*n >= len(all) || f.Name == "lost"
+		out.Backends = append(out.Backends, rw.label)
+		if n == len(all) {
+			where = append(where, rw.label)
+		} else {
+			where = append(where, fmt.Sprintf("%s in %d of %s", rw.label, n, plural(len(all), "run")))
+		}
+	}
+	if len(out.Backends) == len(sc.rows) && !strings.Contains(strings.Join(where, ""), " of ") {
+		where = []string{"every run"}
+	}
+	out.Where = list(where)
+	if !decisive {
+		out.Severity = Warns
+	}
+	return out
+}
+
+// floor is the median of the raw disk's synced write at the smallest size, in
+// nanoseconds, and how far its medians lie apart: (highest ÷ lowest) − 1. 0
+// where it was not measured.
+func (s *site) floor() (median, drift float64) {
+	var values []float64
+	var kind string
+	var size int
+	for _, r := range s.results {
+		for _, c := range r.Calibration {
+			if c.P50 <= 0 {
+				continue
+			}
+			if kind == "" || c.Kind == "overwrite+fdatasync" && kind != c.Kind {
+				kind, size, values = c.Kind, c.Bytes, nil
+			}
+			if c.Kind == kind && c.Bytes == size {
+				values = append(values, float64(c.P50))
+			}
+		}
+	}
+	if len(values) == 0 {
+		return 0, 0
+	}
+	return stats.Median(values), slices.Max(values)/slices.Min(values) - 1
+}

@@ -1,0 +1,234 @@
+package reports
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+)
+
+// engine is what the synthetic results know about a backend. The figures follow
+// those that a real disk gave: Save p50 of one 1 KiB entry, and throughput of
+// three nodes at 64 clients.
+type engine struct {
+	name   string
+	params map[string]string
+	save   float64 // µs
+	ops    float64
+	amp    float64
+	none   bool
+}
+
+var engines = []engine{
+	{name: "etcd-wal", save: 140, ops: 26500, amp: 1.1},
+	{name: "bbolt", save: 305, ops: 9400, amp: 8.3},
+	{name: "badger", save: 236, ops: 14100, amp: 2.2},
+	{name: "pebble", save: 212, ops: 19600, amp: 2.6},
+	{name: "raw", save: 131, ops: 29800, amp: 1},
+	{name: "mem", save: 0.9, ops: 121000, amp: 0, none: true},
+	{name: "hashicorp-wal", save: 138, ops: 26300, amp: 1.2},
+	{name: "bbolt", params: map[string]string{"freelist": "array"}, save: 322, ops: 9100, amp: 8.4},
+	{name: "bbolt", params: map[string]string{"freelist": "array", "nofreelistsync": "true"}, save: 280, ops: 10100, amp: 6.1},
+	{name: "badger", params: map[string]string{"valuethreshold": "64KiB"}, save: 244, ops: 13800, amp: 2.1},
+	{name: "pebble", params: map[string]string{"memtable": "64MiB"}, save: 209, ops: 20200, amp: 2.1},
+	{name: "pebble", params: map[string]string{"bytespersync": "512KiB", "memtable": "64MiB"}, save: 215, ops: 20000, amp: 2.2},
+	{name: "etcd-wal", params: map[string]string{"segment": "16MiB"}, save: 143, ops: 26100, amp: 1.1},
+	{name: "a-strangers-log-structured-engine", save: 171, ops: 22100, amp: 1.7},
+}
+
+// sampleSpec describes a synthetic suite.
+type sampleSpec struct {
+	engines []engine
+	blocks  int
+	seconds int
+	seed    uint64
+	load    result.Load
+}
+
+func defaultSample() sampleSpec {
+	return sampleSpec{engines: engines[:6], blocks: 10, seconds: 6, seed: 1, load: result.Load{Kind: "closed", Clients: 64}}
+}
+
+// sample makes a result as bench would write it, with compare.
+func sample(t testing.TB, spec sampleSpec) *result.Result {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(spec.seed, 7))
+	start := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
+	r := &result.Result{
+		Schema: result.Schema, ID: "20260314T092653Z-5f3a", Started: start,
+		Ended:   start.Add(time.Duration(spec.blocks*len(spec.engines)*8) * time.Second),
+		Command: []string{"raftbench", "run", "--backends", "etcd-wal,bbolt,badger,pebble,raw,mem", "--load", "closed:64", "--repeats", fmt.Sprint(spec.blocks)},
+		Seed:    1, Planned: spec.blocks * len(spec.engines),
+		Env: sampleEnv(),
+	}
+	order := 0
+	for b := 1; b <= spec.blocks; b++ {
+		drift := 1 + 0.03*math.Sin(float64(b)) // the disk breathes
+		at := "between"
+		if b == 1 {
+			at = "before"
+		}
+		r.Calibration = append(r.Calibration, sampleCalibration(rng, at, b, drift)...)
+		for _, i := range rng.Perm(len(spec.engines)) {
+			order++
+			r.Runs = append(r.Runs, sampleRun(t, rng, spec, spec.engines[i], b, order, drift))
+		}
+	}
+	r.Calibration = append(r.Calibration, sampleCalibration(rng, "after", spec.blocks+1, 1.01)...)
+	compareSample(t, r)
+	return r
+}
+
+// compareSample fills in the comparisons against the first engine, as bench does.
+func compareSample(t testing.TB, r *result.Result) {
+	t.Helper()
+	var err error
+	if r.Comparisons, err = stats.Compare(r.Runs, stats.Name(&result.Run{Backend: "etcd-wal"}), stats.Options{Seed: r.Seed}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sampleEnv() result.Env {
+	no := false
+	half, psi := 0.02, 1.5
+	return result.Env{
+		Hostname: "bench-1", OS: "linux", Arch: "amd64", Kernel: "6.12.9", CPU: "AMD EPYC 7B13", Cores: 2,
+		MemoryBytes: 24 << 30, Virtualization: "kvm", Go: "go1.26.8", GOMAXPROCS: 2, GOGC: "100",
+		Version: "v1.0.0", Commit: "0123456789abcdef", Modules: map[string]string{
+			"go.etcd.io/raft/v3": "v3.7.0", "go.etcd.io/etcd/server/v3": "v3.7.3", "go.etcd.io/bbolt": "v1.5.0",
+			"github.com/dgraph-io/badger/v4": "v4.9.6", "github.com/cockroachdb/pebble/v2": "v2.1.7",
+		},
+		Dir: "/data/raftbench", FileSystem: "ext4", MountOptions: "rw,relatime", Device: "nvme0n1", Model: "SAMSUNG MZVL2512",
+		Rotational: &no, Scheduler: "none", WriteCache: "write back", FreeBytes: 180 << 30,
+		Before: &result.Pressure{Load1: 0.3, IOSome10: &psi, StealShare: &half}, After: &result.Pressure{Load1: 2.9, IOSome10: &psi, StealShare: &half},
+	}
+}
+
+// spread multiplies v by a lognormal factor of the given relative width.
+func spread(rng *rand.Rand, v, width float64) float64 { return v * math.Exp(width*rng.NormFloat64()) }
+
+func micros(us float64) time.Duration { return time.Duration(us * 1000) }
+
+// latencies draws a skewed distribution around p50 (µs) and encodes it.
+func latencies(t testing.TB, rng *rand.Rand, p50 float64, tail float64, n int64) result.Latency {
+	t.Helper()
+	h := hdrhistogram.New(1, int64(time.Minute), 3)
+	const draws = 3000
+	for range draws {
+		v := p50 * math.Exp(0.25*rng.NormFloat64())
+		if rng.Float64() < 0.02 {
+			v *= 1 + tail*rng.ExpFloat64()
+		}
+		if err := h.RecordValues(max(int64(v*1000), 1), max(n/draws, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enc, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := func(p float64) time.Duration { return time.Duration(h.ValueAtPercentile(p)) }
+	return result.Latency{Count: h.TotalCount(), Mean: time.Duration(h.Mean()), P50: q(50), P90: q(90), P99: q(99), P999: q(99.9),
+		Max: time.Duration(h.Max()), Encoded: string(enc)}
+}
+
+func sampleCalibration(rng *rand.Rand, at string, block int, drift float64) []result.Calibration {
+	var out []result.Calibration
+	for _, c := range []struct {
+		kind  string
+		bytes int
+		us    float64
+	}{
+		{"overwrite+fdatasync", 2300, 131}, {"overwrite+fdatasync", 4096, 132}, {"overwrite+fdatasync", 65536, 171}, {"overwrite+fdatasync", 1 << 20, 720},
+		{"append+fdatasync", 2300, 190}, {"append+fsync", 2300, 201}, {"overwrite+dsync", 2300, 134},
+	} {
+		p50 := spread(rng, c.us, 0.01) * drift
+		l := result.Latency{Count: 2000, Mean: micros(p50 * 1.1), P50: micros(p50), P90: micros(p50 * 1.3), P99: micros(p50 * 2.4), P999: micros(p50 * 6), Max: micros(p50 * 14)}
+		cal := result.Calibration{At: at, Block: block, Kind: c.kind, Bytes: c.bytes, Latency: l, IOPS: 1e6 / p50, BytesPerSecond: float64(c.bytes) * 1e6 / p50}
+		out = append(out, cal)
+	}
+	return out
+}
+
+func sampleRun(t testing.TB, rng *rand.Rand, spec sampleSpec, e engine, block, order int, drift float64) result.Run {
+	t.Helper()
+	ops := spread(rng, e.ops/drift, 0.012)
+	if spec.load.Rate > 0 {
+		ops = min(ops, spec.load.Rate)
+	}
+	seconds := spec.seconds - 1
+	n := int64(ops * float64(seconds))
+	service := 64 / ops * 1e6
+	if spec.load.Rate > 0 {
+		service = 3 * e.save * (1 + ops/e.ops)
+	}
+	per := 1 + 14*e.ops/30000*rng.Float64()*0.1 + 12*min(e.ops/30000, 1)
+	fsyncs, alloc, cpu := 3/per, 40.0, 2e6/ops*1000
+	run := result.Run{
+		ID: fmt.Sprintf("%03d-%s", block, labelOf(e.name, e.params)), Block: block, Order: order,
+		Started: time.Date(2026, 3, 14, 9, 27, 0, 0, time.UTC).Add(time.Duration(order*8) * time.Second),
+		Backend: e.name, Params: e.params, Durability: "synced", Transport: "mem", Loop: "ready", Nodes: 3, GOMAXPROCS: 5, Batch: 512,
+		Workload: "propose", Load: spec.load, ValueBytes: 1024, Ops: n, Elapsed: time.Duration(seconds) * time.Second, Throughput: ops,
+		EntriesPerSave: &per, AllocsPerOp: &alloc, CPUPerOp: &cpu,
+		Verified: &result.Verified{OK: true, Acked: n},
+		Windows:  []float64{ops * .98, ops * 1.01, ops, ops * 1.02, ops},
+	}
+	run.Service = latencies(t, rng, service, 3, n)
+	run.Response = run.Service
+	if spec.load.Kind != "closed" {
+		run.Response = latencies(t, rng, service*1.04, 6, n)
+		run.Lag = latencies(t, rng, 12, 4, n)
+	}
+	if e.none {
+		run.Durability = "none"
+	} else {
+		run.Save = latencies(t, rng, spread(rng, e.save*1.9*drift, 0.01), 5, n/int64(per))
+		run.SaveBytes = per * 1100
+		run.SaveFloor = spread(rng, e.save/131, 0.01)
+		run.FsyncsPerOp = &fsyncs
+		run.Fsync = &result.Fsync{Latency: latencies(t, rng, e.save*1.5*drift, 5, n/int64(per)), Source: "kernel", Calls: map[string]int64{"fdatasync": n / 4}}
+		written, disk := int64(float64(n)*3400*e.amp), n*1200
+		amp := e.amp
+		run.WriteAmp, run.Bytes = &amp, &result.Bytes{Logical: n * 3400, Written: &written, Disk: &disk}
+	}
+	mean := float64(run.Service.Mean)
+	run.Stages = &result.Stages{Queue: time.Duration(mean * .35), Save: time.Duration(mean * .3), Replicate: time.Duration(mean * .31), Apply: time.Duration(mean * .04)}
+	sampleSeries(rng, &run, spec.seconds, service)
+	sampleSnapshot(rng, &run, e)
+	return run
+}
+
+func sampleSeries(rng *rand.Rand, run *result.Run, seconds int, service float64) {
+	for s := range seconds {
+		k := spread(rng, 1, 0.04)
+		p50 := service / k
+		p := result.Point{T: time.Duration(s+1) * time.Second, Ops: int64(run.Throughput * k), Warmup: s == 0,
+			P50: micros(p50), P99: micros(p50 * spread(rng, 2.6, 0.1)), Max: micros(p50 * 6)}
+		if run.Load.Kind == "closed" {
+			p.P99 = max(p.P99, p.P50)
+		}
+		b := make([]int64, int(math.Log2(p50*4))+2)
+		for i := range b {
+			d := math.Log2(p50) + 0.5 - float64(i)
+			b[i] = int64(float64(p.Ops) * math.Exp(-d*d*1.4) * 0.5)
+		}
+		p.Buckets = b
+		run.Series = append(run.Series, p)
+	}
+	run.Events = []result.Event{{T: 3200 * time.Millisecond, Node: 1, Kind: "snapshot"}, {T: 4100 * time.Millisecond, Node: 2, Kind: "gc"}}
+}
+
+func sampleSnapshot(rng *rand.Rand, run *result.Run, e engine) {
+	ok := true
+	size := int64(4 << 20)
+	us := spread(rng, 2600+e.save*9, 0.05)
+	run.Snapshot = &result.Snapshot{Bytes: size, Create: micros(us * .2), Transfer: micros(us * .1), Save: micros(us * .4), Restore: micros(us * .2), Release: micros(us * .05), Install: micros(us), HashOK: &ok}
+	run.Snapshots = []result.Snapshot{*run.Snapshot}
+	run.Restart = &result.Restart{Open: micros(spread(rng, 900+e.save*20, 0.06)), Entries: 90_000, Bytes: 96 << 20}
+}

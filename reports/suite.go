@@ -1,0 +1,411 @@
+package reports
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+)
+
+// site is what one machine and build measured: the results of a report that
+// share an environment, their runs sorted into scenarios.
+type site struct {
+	env       result.Env
+	results   []*result.Result
+	runs      []*result.Run
+	scenarios []*scenario
+	// ranks gives every backend of the whole report its place in the order of
+	// first appearance, which decides its colour.
+	ranks map[string]int
+}
+
+// scenario is one workload under one load on one kind of cluster: what may be
+// compared with each other.
+type scenario struct {
+	site *site
+	scenarioKey
+	rows      []*row
+	contrasts map[*row][]result.Comparison // by baseline, as far as asked for
+}
+
+// scenarioKey holds everything but the backend that makes two runs comparable.
+type scenarioKey struct {
+	workload, transport, loop, placement string
+	nodes, groups, batch                 int
+	kind                                 string
+	clients                              int
+	rate                                 float64
+	curve                                bool // the load varies: a curve, or the steps of a search
+	slo                                  string
+	readRatio                            float64
+	valueBytes                           int
+	valueSize                            string
+	stateBytes                           int64
+}
+
+// row is one backend with its parameters in one scenario.
+type row struct {
+	scenario   *scenario
+	label      string // "bbolt[freelist=array]"
+	backend    string
+	params     map[string]string
+	durability string
+	control    string // what it is a control for; "" for an engine
+	runs       []*result.Run
+	failed     []*result.Run // ended without figures
+	// elsewhere are runs of the same backend on the same cluster under the
+	// workloads snapshot and restart: they fill two columns of the scoreboard.
+	elsewhere []*result.Run
+}
+
+// controls are the backends that are no candidates: they measure what is around
+// an engine.
+var controls = map[string]string{"raw": "device floor", "mem": "harness ceiling"}
+
+// name is the row's name in comparisons, where label is the one to show.
+func (rw *row) name() string {
+	return stats.Name(&result.Run{Backend: rw.backend, Params: rw.params})
+}
+
+// labelOf names the backend of a run with its parameters, as the command line
+// would.
+func labelOf(backend string, params map[string]string) string {
+	return clean(stats.Name(&result.Run{Backend: backend, Params: params}))
+}
+
+func keyOf(r *result.Run) scenarioKey {
+	k := scenarioKey{
+		workload: r.Workload, transport: r.Transport, loop: r.Loop, placement: r.Placement,
+		nodes: r.Nodes, groups: r.Groups, batch: r.Batch,
+		kind: r.Load.Kind, clients: r.Load.Clients, rate: r.Load.Rate, slo: r.Load.SLO,
+		readRatio: r.ReadRatio, valueBytes: r.ValueBytes, valueSize: r.ValueSize, stateBytes: r.StateBytes,
+	}
+	if r.Load.Point != "" {
+		k.curve, k.kind, k.clients, k.rate, k.slo = true, "", 0, 0, ""
+	}
+	if r.Workload == "snapshot" || r.Workload == "restart" {
+		// Their sizes are the axis of one figure, not scenarios of their own.
+		k.stateBytes = 0
+	}
+	return k
+}
+
+// newSite sorts the runs of results into scenarios, in the order in which both
+// first appear.
+func newSite(results []*result.Result) *site {
+	s := &site{env: results[0].Env, results: results, ranks: map[string]int{}}
+	for _, res := range results {
+		for i := range res.Runs {
+			s.runs = append(s.runs, &res.Runs[i])
+		}
+	}
+	byKey := map[scenarioKey]*scenario{}
+	for _, r := range s.runs {
+		k := keyOf(r)
+		sc := byKey[k]
+		if sc == nil {
+			sc = &scenario{site: s, scenarioKey: k}
+			byKey[k] = sc
+			s.scenarios = append(s.scenarios, sc)
+		}
+		sc.add(r)
+	}
+	for _, sc := range s.scenarios {
+		for _, rw := range sc.rows {
+			if _, ok := s.ranks[rw.label]; !ok {
+				s.ranks[rw.label] = len(s.ranks)
+			}
+			rw.elsewhere = s.borrowed(sc, rw)
+		}
+	}
+	return s
+}
+
+func (sc *scenario) add(r *result.Run) {
+	name := labelOf(r.Backend, r.Params)
+	i := slices.IndexFunc(sc.rows, func(rw *row) bool { return rw.label == name && rw.durability == r.Durability })
+	if i < 0 {
+		i = len(sc.rows)
+		sc.rows = append(sc.rows, &row{
+			scenario: sc, label: name, backend: r.Backend, params: r.Params,
+			durability: r.Durability, control: controls[r.Backend],
+		})
+	}
+	rw := sc.rows[i]
+	if r.Error != "" {
+		rw.failed = append(rw.failed, r)
+		return
+	}
+	rw.runs = append(rw.runs, r)
+}
+
+// borrowed finds the runs of snapshot and restart workloads that speak for a
+// row of another scenario on the same kind of cluster.
+func (s *site) borrowed(sc *scenario, rw *row) []*result.Run {
+	var out []*result.Run
+	for _, other := range s.scenarios {
+		if other == sc || other.workload != "snapshot" && other.workload != "restart" ||
+			other.nodes != sc.nodes || other.transport != sc.transport || other.loop != sc.loop {
+			continue
+		}
+		for _, o := range other.rows {
+			if o.label == rw.label && o.durability == rw.durability {
+				out = append(out, o.runs...)
+			}
+		}
+	}
+	return out
+}
+
+// headline is the runs of a row that its line in the scoreboard describes. Of a
+// curve or a search it is those at the load with the highest median throughput
+// among the loads without errors.
+func (rw *row) headline() []*result.Run {
+	if !rw.scenario.curve {
+		return rw.runs
+	}
+	best, top := []*result.Run(nil), -1.0
+	for _, p := range rw.points() {
+		if p.errors == 0 && p.throughput.Median > top {
+			best, top = p.runs, p.throughput.Median
+		}
+	}
+	if best == nil {
+		return rw.runs
+	}
+	return best
+}
+
+// summary is the median of a figure over the runs of a row, with its interval.
+type summary struct {
+	stats.Summary
+	thin  bool  // a percentile with fewer than 10 samples beyond it in some run
+	bytes int64 // state that was moved, of snapshots and restarts
+}
+
+// of summarizes a metric over the runs of the scoreboard line.
+func (rw *row) of(m *metric) summary {
+	runs := rw.headline()
+	if m != metricInstall && m != metricOpen {
+		return summarizeRuns(runs, m)
+	}
+	out := summarizeRuns(largest(runs, m), m)
+	if out.N == 0 {
+		out = summarizeRuns(largest(rw.elsewhere, m), m)
+	}
+	return out
+}
+
+func summarizeRuns(runs []*result.Run, m *metric) summary {
+	var values []float64
+	var out summary
+	for _, r := range runs {
+		if v, ok := m.get(r); ok {
+			values = append(values, v)
+			out.thin = out.thin || m.thin(r)
+			out.bytes = max(out.bytes, sizeOf(r))
+		}
+	}
+	out.Summary = stats.Summarize(values)
+	return out
+}
+
+// sizeOf is the state that a run's snapshot or restart moved.
+func sizeOf(r *result.Run) int64 {
+	if r.StateBytes > 0 {
+		return r.StateBytes
+	}
+	if r.Snapshot != nil {
+		return r.Snapshot.Bytes
+	}
+	if r.Restart != nil {
+		return r.Restart.Bytes
+	}
+	return 0
+}
+
+// largest keeps the runs with the largest state among those that measured m:
+// times of different sizes have no common median.
+func largest(runs []*result.Run, m *metric) []*result.Run {
+	var top int64 = -1
+	var out []*result.Run
+	for _, r := range runs {
+		if _, ok := m.get(r); !ok {
+			continue
+		}
+		size := r.StateBytes // snapshots of one state differ by some bytes
+		if size > top {
+			top, out = size, nil
+		}
+		if size == top {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// repeats is the number of runs that the smallest row of the scenario has.
+func (sc *scenario) repeats() int {
+	n := 0
+	for i, rw := range sc.rows {
+		if k := len(rw.headline()); i == 0 || k < n {
+			n = k
+		}
+	}
+	return n
+}
+
+// primary is the figure that decides a scenario: what the load leaves free. A
+// closed loop finds how much a backend can do; at a given rate every backend
+// does the same amount, and response time tells them apart.
+func (sc *scenario) primary() *metric {
+	switch {
+	case sc.workload == "snapshot":
+		return metricInstall
+	case sc.workload == "restart":
+		return metricOpen
+	case sc.kind == "open" || sc.kind == "poisson":
+		return metricResponse99
+	}
+	return metricThroughput
+}
+
+// title describes the scenario in words: "64 closed-loop clients, 1 KiB values,
+// 3 nodes, transport mem".
+func (sc *scenario) title() string {
+	parts := []string{sc.loadTitle()}
+	if sc.workload != "" && sc.workload != "propose" {
+		parts = append([]string{"workload " + clean(sc.workload)}, parts...)
+	}
+	if v := sc.values(); v != "" {
+		parts = append(parts, v+" values")
+	}
+	if sc.readRatio > 0 {
+		parts = append(parts, significant(100*sc.readRatio)+" % reads")
+	}
+	parts = append(parts, plural(sc.nodes, "node"))
+	if sc.groups > 1 {
+		parts = append(parts, plural(sc.groups, "raft group"))
+	}
+	parts = append(parts, "transport "+clean(sc.transport))
+	if sc.loop != "" && sc.loop != "ready" {
+		parts = append(parts, "loop "+clean(sc.loop))
+	}
+	if sc.placement != "" {
+		parts = append(parts, "placement "+clean(sc.placement))
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
+}
+
+func (sc *scenario) loadTitle() string {
+	switch {
+	case sc.curve:
+		return "load curve"
+	case sc.kind == "closed":
+		return plural(sc.clients, "closed-loop client")
+	case sc.kind == "open":
+		return "open loop at " + formatCount(sc.rate) + " ops/s"
+	case sc.kind == "poisson":
+		return "Poisson arrivals at " + formatCount(sc.rate) + " ops/s"
+	}
+	return clean(sc.kind)
+}
+
+func (sc *scenario) values() string {
+	if sc.valueSize != "" && strings.Contains(sc.valueSize, "-") {
+		return clean(sc.valueSize) + " B"
+	}
+	if sc.valueBytes <= 0 {
+		return ""
+	}
+	return formatBytes(float64(sc.valueBytes))
+}
+
+// engines are the rows that are candidates and have figures, synced ones first;
+// kept apart from controls, which measure what is around an engine.
+func (sc *scenario) engines() (synced, unsynced []*row) {
+	for _, rw := range sc.rows {
+		if rw.control != "" || len(rw.runs) == 0 {
+			continue
+		}
+		if rw.durability == "none" {
+			unsynced = append(unsynced, rw)
+		} else {
+			synced = append(synced, rw)
+		}
+	}
+	return synced, unsynced
+}
+
+// ranked are the rows in the order of a table: by durability class, within it
+// engines before controls, and by the primary figure.
+func (sc *scenario) ranked() []*row {
+	m := sc.primary()
+	out := slices.Clone(sc.rows)
+	class := func(rw *row) int {
+		c := 0
+		if rw.durability == "none" {
+			c = 2
+		}
+		if rw.control != "" {
+			c++
+		}
+		return c
+	}
+	slices.SortStableFunc(out, func(a, b *row) int {
+		if d := class(a) - class(b); d != 0 {
+			return d
+		}
+		return ahead(m, a.of(m), b.of(m))
+	})
+	return out
+}
+
+// ahead orders two summaries of a metric, the better one first, absent ones
+// last.
+func ahead(m *metric, a, b summary) int {
+	switch {
+	case a.N == 0 || b.N == 0:
+		return b.N - a.N
+	case a.Median == b.Median:
+		return 0
+	case (a.Median < b.Median) == m.lower():
+		return -1
+	}
+	return 1
+}
+
+// verified sums up the verification of a row's runs: "yes", "no",
+// "lost 3", or absent.
+func (rw *row) verified() (text string, ok bool) {
+	var lost, wrong, acked int64
+	checked, bad := 0, false
+	for _, r := range rw.runs {
+		if r.Verified == nil {
+			continue
+		}
+		checked++
+		lost, wrong, acked = lost+r.Verified.Lost, wrong+r.Verified.Wrong, acked+r.Verified.Acked
+		bad = bad || !r.Verified.OK
+	}
+	switch {
+	case lost+wrong > 0:
+		parts := []string{}
+		if lost > 0 {
+			parts = append(parts, fmt.Sprintf("lost %s", group(fmt.Sprint(lost))))
+		}
+		if wrong > 0 {
+			parts = append(parts, fmt.Sprintf("wrong %s", group(fmt.Sprint(wrong))))
+		}
+		return strings.Join(parts, ", "), false
+	case bad:
+		return "failed", false
+	case checked == 0:
+		return absent, true
+	case checked < len(rw.runs):
+		return fmt.Sprintf("%d of %d", checked, len(rw.runs)), true
+	}
+	return "yes", true
+}
