@@ -30,6 +30,7 @@ package backends
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -129,7 +130,36 @@ type Backend struct {
 	// *[DamageError], [ErrLocked], or what the system said, wrapped with the
 	// file's name.
 	Open func(opts Options) (Storage, State, error)
+
+	preset map[string]string
 }
+
+// With returns the backend with settings that every Open gets, unless the
+// options name the same key.
+func (b Backend) With(params map[string]string) Backend {
+	if len(params) == 0 {
+		return b
+	}
+	open, preset := b.Open, maps.Clone(b.preset)
+	if preset == nil {
+		preset = map[string]string{}
+	}
+	maps.Copy(preset, params)
+	b.preset = preset
+	b.Open = func(opts Options) (Storage, State, error) {
+		merged := maps.Clone(params)
+		maps.Copy(merged, opts.Params)
+		opts.Params = merged
+		return open(opts)
+	}
+	return b
+}
+
+// Preset is what With set, nil if nothing; do not change it.
+func (b Backend) Preset() map[string]string { return b.preset }
+
+// Label is the name with its settings, e.g. "bbolt[freelist=array]".
+func (b Backend) Label() string { return FormatName(b.Name, b.preset) }
 
 var (
 	// ErrClosed is returned by every call after Close.

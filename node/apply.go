@@ -60,8 +60,8 @@ func (n *Node) applyLoop() {
 				n.fail(err)
 				return
 			}
-		case done := <-n.snapshots.requests:
-			n.startSnapshot(done)
+		case req := <-n.snapshots.requests:
+			n.startSnapshot(req)
 		case <-n.stopc:
 			return
 		}
@@ -91,7 +91,7 @@ func (n *Node) applyAll(ap apply) error {
 		}
 	}
 	if n.applied.get()-n.snapshots.started >= n.cfg.SnapshotEntries {
-		n.startSnapshot(nil)
+		n.startSnapshot(snapshotRequest{keep: n.cfg.CatchUpEntries})
 	}
 	return nil
 }

@@ -175,7 +175,7 @@ func Start(cfg Config) (*Node, error) {
 	n.proposals = newQueue[*raftpb.Entry](maxPendingProposals)
 	n.reads = newQueue[func(error)](maxPendingReads)
 	n.appends = newQueue[*raftpb.Message](maxPendingAppends)
-	n.snapshots.requests = make(chan chan<- error)
+	n.snapshots.requests = make(chan snapshotRequest)
 	n.applied.init()
 	isNew := cfg.State.Empty() && !cfg.Joining
 	mem, err := n.load()

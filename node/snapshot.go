@@ -15,6 +15,9 @@ import (
 // maxInFlightMsgSnap).
 const maxInFlightSnaps = 16
 
+// ErrSnapshotBusy is returned by Snapshot while another one is being taken.
+var ErrSnapshotBusy = errors.New("another snapshot is being taken")
+
 // snapshots is the state of snapshotting.
 type snapshots struct {
 	// saving serialises SaveSnap and Release of the loop (a snapshot from the
@@ -25,15 +28,21 @@ type snapshots struct {
 	busy   atomic.Bool   // the background is at work
 
 	started  uint64 // index of the last one begun; the apply side's own
-	requests chan chan<- error
+	requests chan snapshotRequest
 }
 
-// Snapshot takes a snapshot of the own state now and compacts the log. It
-// returns when the snapshot is durable, or ctx or the node ended.
-func (n *Node) Snapshot(ctx context.Context) error {
+type snapshotRequest struct {
+	keep uint64       // entries before the snapshot that stay in memory
+	done chan<- error // capacity 1; nil where nobody waits
+}
+
+// Snapshot takes a snapshot of the own state now and compacts the log, keeping
+// keep entries in memory for slow followers. It returns when the snapshot is
+// durable, or ctx or the node ended.
+func (n *Node) Snapshot(ctx context.Context, keep uint64) error {
 	done := make(chan error, 1)
 	select {
-	case n.snapshots.requests <- done:
+	case n.snapshots.requests <- snapshotRequest{keep: keep, done: done}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-n.stopc:
@@ -50,11 +59,11 @@ func (n *Node) Snapshot(ctx context.Context) error {
 }
 
 // startSnapshot captures the state on the apply side and does the rest in the
-// background, one at a time; done, if not nil, gets the outcome.
-func (n *Node) startSnapshot(done chan<- error) {
+// background, one at a time.
+func (n *Node) startSnapshot(req snapshotRequest) {
 	finish := func(err error) {
-		if done != nil {
-			done <- err
+		if req.done != nil {
+			req.done <- err
 		}
 	}
 	index := n.applied.get()
@@ -63,16 +72,14 @@ func (n *Node) startSnapshot(done chan<- error) {
 		return
 	}
 	if !n.snapshots.busy.CompareAndSwap(false, true) {
-		if done != nil {
-			finish(errors.New("another snapshot is being taken"))
-		}
+		finish(ErrSnapshotBusy)
 		return
 	}
 	n.snapshots.started = index
 	encode, confState := n.cfg.StateMachine.Snapshot(), n.confState
 	n.goRun(func() {
 		defer n.snapshots.busy.Store(false)
-		err := n.takeSnapshot(index, confState, encode)
+		err := n.takeSnapshot(index, req.keep, confState, encode)
 		if err != nil {
 			n.fail(err)
 		}
@@ -82,7 +89,7 @@ func (n *Node) startSnapshot(done chan<- error) {
 
 // takeSnapshot makes the state at index durable, frees the storage below it and
 // compacts the in-memory log, keeping a tail for slow followers.
-func (n *Node) takeSnapshot(index uint64, cs *raftpb.ConfState, encode func() ([]byte, error)) error {
+func (n *Node) takeSnapshot(index, keep uint64, cs *raftpb.ConfState, encode func() ([]byte, error)) error {
 	data, err := encode()
 	if err != nil {
 		return fmt.Errorf("encode snapshot %d: %w", index, err)
@@ -103,9 +110,9 @@ func (n *Node) takeSnapshot(index uint64, cs *raftpb.ConfState, encode func() ([
 	if err := n.cfg.Storage.Release(snap); err != nil {
 		return fmt.Errorf("release the log up to snapshot %d: %w", index, err)
 	}
-	if index > n.cfg.CatchUpEntries {
-		if err := n.log.Compact(index - n.cfg.CatchUpEntries); err != nil && !errors.Is(err, raft.ErrCompacted) {
-			return fmt.Errorf("compact the in-memory log to %d: %w", index-n.cfg.CatchUpEntries, err)
+	if index > keep {
+		if err := n.log.Compact(index - keep); err != nil && !errors.Is(err, raft.ErrCompacted) {
+			return fmt.Errorf("compact the in-memory log to %d: %w", index-keep, err)
 		}
 	}
 	if n.cfg.Trace.Snapshotted != nil {

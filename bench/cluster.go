@@ -1,0 +1,255 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/load"
+	"github.com/raftbench/raftbench/node"
+)
+
+// cluster is the nodes of one run in this process.
+type cluster struct {
+	one      One
+	o        *observer
+	net      *observedNetwork
+	payloads *load.Payloads
+	members  []*member
+	logger   *slog.Logger
+}
+
+// member is one node with what is under and above it.
+type member struct {
+	id      uint64
+	dir     string
+	storage *observedStorage
+	state   *observedState
+	node    *node.Node
+	opened  time.Duration // how long Open took
+}
+
+// pollEvery is how often the harness looks for a condition. It is far below what
+// is measured by it (elections, catching up), and costs next to nothing.
+const pollEvery = 500 * time.Microsecond
+
+// electionDeadline bounds the wait for a leader.
+const electionDeadline = 30 * time.Second
+
+// startCluster opens and starts every node and waits for a leader. What was
+// started is stopped again after an error.
+func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*cluster, error) {
+	inner, err := one.Networks[one.Transport]()
+	if err != nil {
+		return nil, fmt.Errorf("make the %s network: %w", one.Transport, err)
+	}
+	o := &observer{base: time.Now()}
+	c := &cluster{one: one, o: o, payloads: payloads, net: &observedNetwork{Network: inner, o: o},
+		logger: slog.New(slog.DiscardHandler)}
+	for id := uint64(1); id <= uint64(one.Nodes); id++ {
+		m := &member{id: id, dir: filepath.Join(one.Dir, fmt.Sprintf("node-%d", id))}
+		if err := os.MkdirAll(m.dir, 0o755); err != nil {
+			return nil, errors.Join(fmt.Errorf("make the node's directory: %w", err), c.stop())
+		}
+		if err := c.startMember(m); err != nil {
+			return nil, errors.Join(err, c.stop())
+		}
+		c.members = append(c.members, m)
+	}
+	if err := c.elect(ctx); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	return c, nil
+}
+
+// startMember opens a node's storage and starts it.
+func (c *cluster) startMember(m *member) error {
+	start := time.Now()
+	storage, st, err := c.one.Backend.Open(backends.Options{Dir: m.dir})
+	if err != nil {
+		return fmt.Errorf("open %s of node %d in %s: %w", c.one.Backend.Label(), m.id, m.dir, err)
+	}
+	m.opened = time.Since(start)
+	m.storage = observeStorage(c.o, m, storage)
+	keys := stateKeys
+	if c.one.StateSize > 0 {
+		keys = max(keys, int(c.one.StateSize)/c.one.meanValue()+1)
+	}
+	m.state = &observedState{KV: node.NewKV(keys), o: c.o, m: m}
+	if c.one.StateSize > 0 && st.Snapshot == nil {
+		m.state.Fill(c.one.Seed, c.one.StateSize, c.one.meanValue())
+	}
+	peers := make([]uint64, c.one.Nodes)
+	for i := range peers {
+		peers[i] = uint64(i + 1)
+	}
+	m.node, err = node.Start(node.Config{
+		ID: m.id, Peers: peers, Storage: m.storage, State: st, StateMachine: m.state, Network: c.net,
+		Loop: c.one.Loop, MaxBatch: c.one.Batch, SnapshotEntries: c.one.SnapshotEntries, CatchUpEntries: c.one.CatchUpEntries,
+		Logger: c.logger,
+		Trace: &node.Trace{
+			Committed: m.state.committed,
+			Leader: func(_ uint64, isLeader bool) {
+				if isLeader {
+					c.o.proposer.Store(m)
+				}
+			},
+		},
+	})
+	if err != nil {
+		return errors.Join(err, storage.Close())
+	}
+	return nil
+}
+
+func (o One) meanValue() int {
+	if o.ValueSizeMax > o.ValueSize {
+		return (o.ValueSize + o.ValueSizeMax) / 2
+	}
+	return o.ValueSize
+}
+
+// elect waits for a leader that has applied its own first entry. Node 1 stands
+// for election as soon as it may, to save the time-out.
+func (c *cluster) elect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, electionDeadline,
+		fmt.Errorf("no leader among %d nodes within %v", c.one.Nodes, electionDeadline))
+	defer cancel()
+	first := c.members[0].node
+	campaigned := false
+	return c.wait(ctx, func() bool {
+		if st := first.Status(); !campaigned && st.Applied >= uint64(c.one.Nodes) {
+			campaigned = first.Campaign(ctx) == nil
+		}
+		m := c.o.proposer.Load()
+		if m == nil || !m.node.Status().IsLeader {
+			return false
+		}
+		return m.node.Status().Applied > uint64(c.one.Nodes)
+	})
+}
+
+// wait polls until done, a node fails, or ctx ends.
+func (c *cluster) wait(ctx context.Context, done func() bool) error {
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-ticker.C:
+			if err := c.failed(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// failed is the first error that stopped a node.
+func (c *cluster) failed() error {
+	for _, m := range c.members {
+		if err := m.node.Err(); err != nil {
+			return fmt.Errorf("%s: %w", c.one.Backend.Label(), err)
+		}
+	}
+	return nil
+}
+
+// Propose implements load.Target.
+func (c *cluster) Propose(ctx context.Context, payloads [][]byte) error {
+	return c.o.proposer.Load().node.Propose(ctx, payloads...)
+}
+
+// Read implements load.Target.
+func (c *cluster) Read(ctx context.Context, ids []uint64) error {
+	batch := make([]load.Done, len(ids))
+	for i, id := range ids {
+		batch[i].ID = id
+	}
+	return c.o.proposer.Load().node.ReadIndex(ctx, func(err error) {
+		now := c.o.now()
+		for i := range batch {
+			batch[i].Applied, batch[i].Err = now, err
+		}
+		if g := c.o.generator.Load(); g != nil {
+			g.Done(batch)
+		}
+	})
+}
+
+// drain waits until every node has applied what the acknowledging one has, and
+// returns those that did not within the deadline.
+func (c *cluster) drain(ctx context.Context, deadline time.Duration) (behind []uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	lag := func(m *member) bool {
+		return m.node.Status().Applied < c.o.proposer.Load().node.Status().Applied
+	}
+	err = c.wait(ctx, func() bool {
+		for _, m := range c.members {
+			if lag(m) {
+				return false
+			}
+		}
+		return true
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return nil, err
+	}
+	for _, m := range c.members {
+		if lag(m) {
+			behind = append(behind, m.id)
+		}
+	}
+	return behind, nil
+}
+
+// stop ends every node and closes its storage.
+func (c *cluster) stop() error {
+	var errs []error
+	for _, m := range c.members {
+		if m.node != nil {
+			m.node.Stop()
+		}
+	}
+	for _, m := range c.members {
+		if m.storage != nil {
+			if err := m.storage.Close(); err != nil {
+				errs = append(errs, fmt.Errorf("close %s of node %d: %w", c.one.Backend.Label(), m.id, err))
+			}
+		}
+	}
+	if err := c.net.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close the network: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// others are the members besides one.
+func (c *cluster) others(than *member) []*member {
+	var out []*member
+	for _, m := range c.members {
+		if m != than {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+var _ load.Target = (*cluster)(nil)
+
+// entryBytes is the payload of entries, for restart figures.
+func entryBytes(ents []*raftpb.Entry) (n int64) {
+	for _, e := range ents {
+		n += int64(len(e.GetData()))
+	}
+	return n
+}

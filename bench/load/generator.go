@@ -1,0 +1,526 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+// Target takes operations. Both calls may block while it is overloaded.
+type Target interface {
+	// Propose hands over the payloads of new operations, which become the
+	// target's.
+	Propose(ctx context.Context, payloads [][]byte) error
+	// Read begins a linearizable read for each id.
+	Read(ctx context.Context, ids []uint64) error
+}
+
+// Done says that one operation is applied. Times count from the generator's
+// start; those that are not known are 0.
+type Done struct {
+	ID                 uint64
+	SaveStart, SaveEnd time.Duration // the leader's Save that held the entry
+	Handed             time.Duration // handed to the apply side
+	Applied            time.Duration
+	Err                error // of a read
+}
+
+// Config describes the load. Exactly one of Clients and Rate is set.
+type Config struct {
+	Clients   int     // closed loop
+	Rate      float64 // open loop, operations a second
+	Poisson   bool    // exponential gaps instead of constant ones
+	ReadRatio float64 // share of reads, 0 to 1
+	Seed      int64
+	Payloads  *Payloads
+	Timeout   time.Duration // of one operation; it is then counted as an error
+	// MaxInFlight bounds the operations of an open loop that wait; beyond it the
+	// generator waits, which shows as lag. 0: 1<<20.
+	MaxInFlight int
+	// FirstWorker is the number of the first worker in operation ids: generators
+	// that follow each other on one log must differ in it. Below 200.
+	FirstWorker int
+	// Off switches every recorder off, to measure what recording costs.
+	Off bool
+}
+
+// Generator drives a target. Start it once; Measure and Stop mark the phases.
+type Generator struct {
+	cfg     Config
+	target  Target
+	base    time.Time
+	workers []*worker
+	wg      sync.WaitGroup
+	cancel  context.CancelFunc
+
+	// The measured time, since base; 0 while not known.
+	from, to atomic.Int64
+	err      atomic.Pointer[error]
+}
+
+// Ids are worker (8 bits) · slot (24 bits) · generation (32 bits), so that an
+// operation is found again without a map, and a late answer to one that timed
+// out is told from its successor.
+const (
+	workerShift = 56
+	slotShift   = 32
+	slotMask    = 1<<24 - 1
+	maxSlots    = 1 << 23
+)
+
+type slot struct {
+	generation uint32
+	inFlight   bool
+	read       bool
+	intended   time.Duration
+	sent       time.Duration
+}
+
+type worker struct {
+	g     *Generator
+	index int
+	rng   *rand.Rand
+	slots []slot
+	free  []uint32 // open loop: slots not in flight
+	rec   *recorder
+
+	mu    sync.Mutex
+	done  []Done
+	spare []Done
+	wake  chan struct{}
+	busy  atomic.Int64 // in flight
+	p99   atomic.Int64 // of the last whole second, for progress
+
+	payloads [][]byte
+	readIDs  []uint64
+}
+
+// NewGenerator checks cfg.
+func NewGenerator(cfg Config, target Target) (*Generator, error) {
+	switch {
+	case (cfg.Clients > 0) == (cfg.Rate > 0):
+		return nil, fmt.Errorf("load: %d clients and %v operations a second: want one of them", cfg.Clients, cfg.Rate)
+	case cfg.Clients > maxSlots:
+		return nil, fmt.Errorf("load: %d clients: want %d at most", cfg.Clients, maxSlots)
+	case cfg.ReadRatio < 0 || cfg.ReadRatio > 1:
+		return nil, fmt.Errorf("load: read ratio %v: want 0 to 1", cfg.ReadRatio)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.MaxInFlight == 0 {
+		cfg.MaxInFlight = 1 << 20
+	}
+	return &Generator{cfg: cfg, target: target}, nil
+}
+
+// workersFor is how many goroutines issue operations: one is enough for more
+// than a million a second, a second one hides the first one's wake-up.
+func workersFor(cfg Config) int {
+	if cfg.Clients > 0 {
+		return max(1, min(cfg.Clients/64, runtime.NumCPU(), 8))
+	}
+	return 1
+}
+
+// Start begins to send. base is the origin of all times.
+func (g *Generator) Start(ctx context.Context, base time.Time) {
+	ctx, g.cancel = context.WithCancel(ctx)
+	g.base = base
+	n := workersFor(g.cfg)
+	for i := range n {
+		w := &worker{g: g, index: i + g.cfg.FirstWorker, rec: newRecorder(), wake: make(chan struct{}, 1),
+			rng: rand.New(rand.NewPCG(uint64(g.cfg.Seed), uint64(i)))}
+		g.workers = append(g.workers, w)
+	}
+	for i, w := range g.workers {
+		clients := g.cfg.Clients / n
+		if i < g.cfg.Clients%n {
+			clients++
+		}
+		g.wg.Add(1)
+		go func() {
+			defer g.wg.Done()
+			var err error
+			if g.cfg.Clients > 0 {
+				err = w.closed(ctx, clients)
+			} else {
+				err = w.open(ctx)
+			}
+			if err != nil && ctx.Err() == nil {
+				g.err.CompareAndSwap(nil, &err)
+			}
+		}()
+	}
+}
+
+// Now is the time since the start.
+func (g *Generator) Now() time.Duration { return time.Since(g.base) }
+
+// Measure begins the measured time.
+func (g *Generator) Measure() { g.from.Store(int64(g.Now())) }
+
+// EndMeasure ends it, and the sending: operations that were sent, and those of an
+// open loop that were intended before, go on until they are done.
+func (g *Generator) EndMeasure() { g.to.Store(int64(g.Now())) }
+
+// Pending is the number of operations in flight.
+func (g *Generator) Pending() int64 {
+	var n int64
+	for _, w := range g.workers {
+		n += w.busy.Load()
+	}
+	return n
+}
+
+// P99 is the response p99 of about the last second, 0 while unknown.
+func (g *Generator) P99() time.Duration {
+	var worst int64
+	for _, w := range g.workers {
+		worst = max(worst, w.p99.Load())
+	}
+	return time.Duration(worst)
+}
+
+// Stop ends the load and returns the first error of the target, if any.
+func (g *Generator) Stop() error {
+	g.cancel()
+	g.wg.Wait()
+	if err := g.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Done reports operations that are applied. It does not block; the slice is the
+// caller's again when it returns.
+func (g *Generator) Done(batch []Done) {
+	for start := 0; start < len(batch); {
+		at := batch[start].ID >> workerShift
+		end := start + 1
+		for end < len(batch) && batch[end].ID>>workerShift == at {
+			end++
+		}
+		if i := int(at) - g.cfg.FirstWorker; i >= 0 && i < len(g.workers) {
+			g.workers[i].push(batch[start:end]) // others were sent by a generator before
+		}
+		start = end
+	}
+}
+
+func (w *worker) push(batch []Done) {
+	w.mu.Lock()
+	w.done = append(w.done, batch...)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) take() []Done {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	taken := w.done
+	w.done, w.spare = w.spare[:0], taken
+	return taken
+}
+
+func (w *worker) id(slot uint32) uint64 {
+	return uint64(w.index)<<workerShift | uint64(slot)<<slotShift | uint64(w.slots[slot].generation)
+}
+
+// begin makes an operation in a slot; flush sends all that were begun.
+func (w *worker) begin(s uint32, intended, sent time.Duration) {
+	sl := &w.slots[s]
+	sl.generation++
+	sl.inFlight, sl.intended, sl.sent = true, intended, sent
+	sl.read = w.g.cfg.ReadRatio > 0 && w.rng.Float64() < w.g.cfg.ReadRatio
+	if sl.read {
+		w.readIDs = append(w.readIDs, w.id(s))
+	} else {
+		w.payloads = append(w.payloads, w.g.cfg.Payloads.Make(w.id(s)))
+	}
+}
+
+func (w *worker) flush(ctx context.Context) error {
+	n := len(w.payloads) + len(w.readIDs)
+	if n == 0 {
+		return nil
+	}
+	w.busy.Add(int64(n))
+	var err error
+	if len(w.payloads) > 0 {
+		err = w.g.target.Propose(ctx, w.payloads)
+		clear(w.payloads)
+		w.payloads = w.payloads[:0]
+	}
+	if len(w.readIDs) > 0 && err == nil {
+		err = w.g.target.Read(ctx, w.readIDs)
+		w.readIDs = w.readIDs[:0]
+	}
+	return err
+}
+
+// closed runs clients that each wait for their answer.
+func (w *worker) closed(ctx context.Context, clients int) error {
+	w.slots = make([]slot, clients)
+	now := w.g.Now()
+	for s := range w.slots {
+		w.begin(uint32(s), now, now)
+	}
+	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
+	defer timeouts.Stop()
+	for {
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-w.wake:
+			batch := w.take()
+			now = w.g.Now()
+			for _, d := range batch {
+				if s, ok := w.complete(d); ok && w.g.sending(now) {
+					w.begin(s, now, now)
+				}
+			}
+		case <-timeouts.C:
+			now = w.g.Now()
+			w.expire(now, func(s uint32) {
+				if w.g.sending(now) {
+					w.begin(s, now, now)
+				}
+			})
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// open sends on a schedule that does not depend on the answers.
+func (w *worker) open(ctx context.Context) error {
+	next := w.g.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
+	defer timeouts.Stop()
+	for {
+		now := w.g.Now()
+		for next <= now && int(w.busy.Load())+len(w.payloads)+len(w.readIDs) < w.g.cfg.MaxInFlight && w.g.sending(next) {
+			w.begin(w.slot(), next, now)
+			next += w.gap()
+		}
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+		timer.Reset(max(next-w.g.Now(), 0))
+		if !w.g.sending(next) {
+			timer.Stop()
+		}
+		select {
+		case <-timer.C:
+		case <-w.wake:
+			for _, d := range w.take() {
+				if s, ok := w.complete(d); ok {
+					w.free = append(w.free, s)
+				}
+			}
+		case <-timeouts.C:
+			w.expire(w.g.Now(), func(s uint32) { w.free = append(w.free, s) })
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// sending reports whether an operation intended at t is still to be sent.
+func (g *Generator) sending(t time.Duration) bool {
+	to := g.to.Load()
+	return to == 0 || int64(t) <= to
+}
+
+func (w *worker) gap() time.Duration {
+	if w.g.cfg.Poisson {
+		return time.Duration(w.rng.ExpFloat64() * float64(time.Second) / w.g.cfg.Rate)
+	}
+	return time.Duration(float64(time.Second) / w.g.cfg.Rate)
+}
+
+func (w *worker) slot() uint32 {
+	if n := len(w.free); n > 0 {
+		s := w.free[n-1]
+		w.free = w.free[:n-1]
+		return s
+	}
+	w.slots = append(w.slots, slot{})
+	return uint32(len(w.slots) - 1)
+}
+
+// complete records one operation and frees its slot; false where it is not one
+// that waits (it timed out before).
+func (w *worker) complete(d Done) (uint32, bool) {
+	s := uint32(d.ID >> slotShift & slotMask)
+	if int(s) >= len(w.slots) {
+		return 0, false
+	}
+	sl := &w.slots[s]
+	if !sl.inFlight || sl.generation != uint32(d.ID) {
+		return 0, false
+	}
+	sl.inFlight = false
+	w.busy.Add(-1)
+	if d.Err != nil {
+		w.fail(sl)
+		return s, true
+	}
+	if !w.g.cfg.Off {
+		w.record(sl, d)
+	} else if w.g.inWindow(d.Applied) {
+		w.rec.ops++
+	}
+	return s, true
+}
+
+// inWindow reports whether t lies in the measured time.
+func (g *Generator) inWindow(t time.Duration) bool {
+	from, to := g.from.Load(), g.to.Load()
+	return from != 0 && int64(t) >= from && (to == 0 || int64(t) < to)
+}
+
+// measured reports whether an operation counts: in a closed loop when it was
+// done in the measured time, in an open loop when it was intended then, however
+// late it was done (else the slowest would be left out).
+func (g *Generator) measured(sl *slot, done time.Duration) bool {
+	if g.cfg.Clients > 0 {
+		return g.inWindow(done)
+	}
+	return g.inWindow(sl.intended)
+}
+
+func (w *worker) record(sl *slot, d Done) {
+	response := d.Applied - sl.intended
+	if sec := int(d.Applied / time.Second); sec > 0 && sec == len(w.rec.series) {
+		w.p99.Store(w.rec.series[sec-1].hist.ValueAtQuantile(99))
+	}
+	w.rec.tick(d.Applied, response)
+	if w.g.inWindow(d.Applied) {
+		w.rec.ops++
+	}
+	if !w.g.measured(sl, d.Applied) {
+		return
+	}
+	Record(w.rec.response, response)
+	if sl.read {
+		Record(w.rec.reads, response)
+	} else {
+		w.rec.stages.add(sl.sent, d)
+	}
+	if w.g.cfg.Clients == 0 { // in a closed loop service is response and lag is 0
+		Record(w.rec.service, d.Applied-sl.sent)
+		Record(w.rec.lag, sl.sent-sl.intended)
+	}
+}
+
+// expire ends operations that are older than the timeout: errors, recorded at
+// the timeout.
+func (w *worker) expire(now time.Duration, freed func(uint32)) {
+	for s := range w.slots {
+		sl := &w.slots[s]
+		if sl.inFlight && now-sl.sent > w.g.cfg.Timeout {
+			sl.inFlight = false
+			w.busy.Add(-1)
+			w.fail(sl)
+			freed(uint32(s))
+		}
+	}
+}
+
+func (w *worker) fail(sl *slot) {
+	now := w.g.Now()
+	if !w.g.measured(sl, now) {
+		return
+	}
+	w.rec.errors++
+	Record(w.rec.response, max(now-sl.intended, w.g.cfg.Timeout))
+}
+
+// Fill writes what was recorded into a run. Call it after Stop.
+func (g *Generator) Fill(run *result.Run) {
+	total := newRecorder()
+	for _, w := range g.workers {
+		total.merge(w.rec)
+	}
+	from, to := time.Duration(g.from.Load()), time.Duration(g.to.Load())
+	run.Ops, run.Errors, run.Elapsed = total.ops, total.errors, to-from
+	if run.Elapsed > 0 {
+		run.Throughput = float64(run.Ops) / run.Elapsed.Seconds()
+	}
+	run.Response = Summary(total.response, true)
+	run.Reads = Summary(total.reads, false)
+	if g.cfg.Clients > 0 {
+		run.Service = Summary(total.response, false)
+	} else {
+		run.Service, run.Lag = Summary(total.service, true), Summary(total.lag, true)
+	}
+	if s := total.stages; s.n > 0 {
+		n := time.Duration(s.n)
+		run.Stages = &result.Stages{Queue: s.queue / n, Save: s.save / n, Replicate: s.replicate / n, Apply: s.apply_ / n}
+	}
+	run.Series = total.points(from, to)
+}
+
+func (r *recorder) merge(o *recorder) {
+	r.response.Merge(o.response)
+	r.service.Merge(o.service)
+	r.lag.Merge(o.lag)
+	r.reads.Merge(o.reads)
+	r.ops += o.ops
+	r.errors += o.errors
+	r.stages.n += o.stages.n
+	r.stages.queue += o.stages.queue
+	r.stages.save += o.stages.save
+	r.stages.replicate += o.stages.replicate
+	r.stages.apply_ += o.stages.apply_
+	for i, iv := range o.series {
+		mine := r.second(time.Duration(i) * time.Second)
+		mine.ops += iv.ops
+		mine.hist.Merge(iv.hist)
+		for b, n := range iv.buckets {
+			mine.buckets[b] += n
+		}
+	}
+}
+
+// points is the series up to the end of the measured time; a second that the end
+// cuts is left out, because its count would look like a drop.
+func (r *recorder) points(from, to time.Duration) []result.Point {
+	var out []result.Point
+	for i, iv := range r.series {
+		t := time.Duration(i) * time.Second
+		if to > 0 && t+time.Second > to {
+			break
+		}
+		p := result.Point{T: t, Ops: iv.ops, Warmup: t < from}
+		if iv.ops > 0 {
+			p.P50, p.P99 = time.Duration(iv.hist.ValueAtQuantile(50)), time.Duration(iv.hist.ValueAtQuantile(99))
+			p.Max = time.Duration(iv.hist.Max())
+			p.Buckets = trimmed(iv.buckets[:])
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func trimmed(buckets []int64) []int64 {
+	n := len(buckets)
+	for n > 0 && buckets[n-1] == 0 {
+		n--
+	}
+	return append([]int64(nil), buckets[:n]...)
+}

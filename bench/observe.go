@@ -1,0 +1,291 @@
+package bench
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/load"
+	"github.com/raftbench/raftbench/node"
+)
+
+// observer gathers what the decorators around the parts of every node see. The
+// parts know nothing of it.
+type observer struct {
+	base      time.Time
+	generator atomic.Pointer[load.Generator]
+	proposer  atomic.Pointer[member] // the node that acknowledges
+	measuring atomic.Bool
+	applied   atomic.Int64 // operations applied on the acknowledging node
+	logical   atomic.Int64 // bytes handed to Save and SaveSnap, all nodes
+	journal   journal
+}
+
+func (o *observer) now() time.Duration { return time.Since(o.base) }
+
+// span is a Save, or a hand-over, and the entries that it held.
+type span struct {
+	first, last uint64
+	start, end  time.Duration
+}
+
+// spans is a short queue of spans in order of index, filled by one goroutine and
+// consumed by another.
+type spans struct {
+	mu    sync.Mutex
+	items []span
+}
+
+func (s *spans) begin(first, last uint64, start time.Duration) {
+	s.mu.Lock()
+	s.items = append(s.items, span{first: first, last: last, start: start})
+	s.mu.Unlock()
+}
+
+// finish ends the span that was begun last.
+func (s *spans) finish(end time.Duration) {
+	s.mu.Lock()
+	if n := len(s.items); n > 0 {
+		s.items[n-1].end = end
+	}
+	s.mu.Unlock()
+}
+
+// consume calls f for the spans of [first, last], in order, and forgets those
+// before and within. What no span holds is left out.
+func (s *spans) consume(first, last uint64, f func(from, to uint64, sp span)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used := 0
+	for _, sp := range s.items {
+		if sp.first > last {
+			break
+		}
+		if sp.last >= first {
+			f(max(sp.first, first), min(sp.last, last), sp)
+		}
+		if sp.last <= last {
+			used++
+		}
+	}
+	s.items = s.items[:copy(s.items, s.items[used:])]
+}
+
+// observedStorage times one node's storage.
+type observedStorage struct {
+	backends.Storage
+	o *observer
+	m *member
+
+	prev    *raftpb.HardState
+	saves   spans
+	mu      sync.Mutex
+	hist    *hdrhistogram.Histogram // Saves that must sync, while measuring, as leader
+	entries int64
+	bytes   int64
+
+	snapSave, release atomic.Int64 // duration of the last one, ns
+}
+
+func observeStorage(o *observer, m *member, s backends.Storage) *observedStorage {
+	return &observedStorage{Storage: s, o: o, m: m, prev: &raftpb.HardState{}, hist: load.NewHistogram()}
+}
+
+func (s *observedStorage) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error {
+	mustSync := len(ents) > 0
+	if !raft.IsEmptyHardState(hs) {
+		mustSync = raft.MustSync(hs, s.prev, len(ents))
+		s.prev = hs
+	}
+	start := s.o.now()
+	if len(ents) > 0 {
+		s.saves.begin(ents[0].GetIndex(), ents[len(ents)-1].GetIndex(), start)
+	}
+	err := s.Storage.Save(hs, ents)
+	end := s.o.now()
+	if len(ents) > 0 {
+		s.saves.finish(end)
+	}
+	if s.o.measuring.Load() {
+		s.record(mustSync, ents, end-start)
+	}
+	return err
+}
+
+func (s *observedStorage) record(mustSync bool, ents []*raftpb.Entry, took time.Duration) {
+	bytes := 0
+	for _, e := range ents {
+		bytes += len(e.GetData())
+	}
+	s.o.logical.Add(int64(bytes))
+	if !mustSync || s.o.proposer.Load() != s.m {
+		return
+	}
+	s.mu.Lock()
+	load.Record(s.hist, took)
+	s.entries += int64(len(ents))
+	s.bytes += int64(bytes)
+	s.mu.Unlock()
+}
+
+func (s *observedStorage) SaveSnap(snap *raftpb.Snapshot) error {
+	start := s.o.now()
+	err := s.Storage.SaveSnap(snap)
+	s.snapSave.Store(int64(s.o.now() - start))
+	if s.o.measuring.Load() {
+		s.o.logical.Add(int64(len(snap.GetData())))
+	}
+	return err
+}
+
+func (s *observedStorage) Release(snap *raftpb.Snapshot) error {
+	start := s.o.now()
+	err := s.Storage.Release(snap)
+	s.release.Store(int64(s.o.now() - start))
+	return err
+}
+
+// observedState times one node's state machine, and acknowledges.
+type observedState struct {
+	*node.KV
+	o     *observer
+	m     *member
+	hands spans
+	batch []load.Done
+
+	create   atomic.Int64 // duration of the last encoding, ns
+	restore  atomic.Int64 // duration of the last Restore, ns
+	restored atomic.Int64 // when it ended, since base, ns
+
+	restoredBytes atomic.Int64
+}
+
+// committed notes when the loop handed entries over.
+func (s *observedState) committed(ents []*raftpb.Entry) {
+	s.hands.begin(ents[0].GetIndex(), ents[len(ents)-1].GetIndex(), s.o.now())
+}
+
+func (s *observedState) Apply(ents []*raftpb.Entry) {
+	s.KV.Apply(ents)
+	first, last := ents[0].GetIndex(), ents[len(ents)-1].GetIndex()
+	if s.o.proposer.Load() != s.m {
+		s.hands.consume(0, last, func(uint64, uint64, span) {})
+		s.m.storage.saves.consume(0, last, func(uint64, uint64, span) {})
+		return
+	}
+	s.batch = s.batch[:0]
+	now := s.o.now()
+	s.o.journal.mu.Lock()
+	for _, e := range ents {
+		id := load.ID(e.GetData())
+		s.o.journal.add(e.GetIndex(), e.GetTerm(), id)
+		s.batch = append(s.batch, load.Done{ID: id, Applied: now})
+	}
+	s.o.journal.mu.Unlock()
+	s.m.storage.saves.consume(first, last, func(from, to uint64, sp span) {
+		for i := from - first; i <= to-first; i++ {
+			s.batch[i].SaveStart, s.batch[i].SaveEnd = sp.start, sp.end
+		}
+	})
+	s.hands.consume(first, last, func(from, to uint64, sp span) {
+		for i := from - first; i <= to-first; i++ {
+			s.batch[i].Handed = sp.start
+		}
+	})
+	s.o.applied.Add(int64(len(ents)))
+	if g := s.o.generator.Load(); g != nil {
+		g.Done(s.batch)
+	}
+}
+
+func (s *observedState) Snapshot() func() ([]byte, error) {
+	start := s.o.now()
+	encode := s.KV.Snapshot()
+	return func() ([]byte, error) {
+		data, err := encode()
+		s.create.Store(int64(s.o.now() - start))
+		return data, err
+	}
+}
+
+func (s *observedState) Restore(data []byte) error {
+	start := s.o.now()
+	err := s.KV.Restore(data)
+	end := s.o.now()
+	s.restore.Store(int64(end - start))
+	s.restoredBytes.Store(int64(len(data)))
+	s.restored.Store(int64(end))
+	return err
+}
+
+// observedNetwork notes when snapshots leave and arrive, and can cut a node off.
+type observedNetwork struct {
+	node.Network
+	o        *observer
+	cut      atomic.Uint64 // id of the node that is cut off, 0: none
+	snapSent atomic.Int64  // since base, ns
+	snapGot  atomic.Int64
+}
+
+func (w *observedNetwork) Join(id uint64, r node.Receiver) (node.Transport, error) {
+	t, err := w.Network.Join(id, observedReceiver{Receiver: r, w: w, id: id})
+	if err != nil {
+		return nil, err
+	}
+	return &observedTransport{Transport: t, w: w, id: id, receiver: r}, nil
+}
+
+type observedTransport struct {
+	node.Transport
+	w        *observedNetwork
+	id       uint64
+	receiver node.Receiver
+}
+
+func (t *observedTransport) Send(msgs []*raftpb.Message) {
+	cut := t.w.cut.Load()
+	if cut != 0 {
+		msgs = t.withoutCut(msgs, cut)
+	}
+	for _, m := range msgs {
+		if m.GetType() == raftpb.MsgSnap {
+			t.w.snapSent.Store(int64(t.w.o.now()))
+		}
+	}
+	t.Transport.Send(msgs)
+}
+
+func (t *observedTransport) withoutCut(msgs []*raftpb.Message, cut uint64) []*raftpb.Message {
+	kept := make([]*raftpb.Message, 0, len(msgs))
+	for _, m := range msgs {
+		switch {
+		case t.id != cut && m.GetTo() != cut:
+			kept = append(kept, m)
+		case m.GetType() == raftpb.MsgSnap:
+			t.receiver.ReportSnapshot(m.GetTo(), raft.SnapshotFailure)
+		}
+	}
+	return kept
+}
+
+type observedReceiver struct {
+	node.Receiver
+	w  *observedNetwork
+	id uint64
+}
+
+func (r observedReceiver) Process(ctx context.Context, m *raftpb.Message) error {
+	if cut := r.w.cut.Load(); cut != 0 && (r.id == cut || m.GetFrom() == cut) {
+		return nil // was under way when the link was cut
+	}
+	if m.GetType() == raftpb.MsgSnap {
+		r.w.snapGot.Store(int64(r.w.o.now()))
+	}
+	return r.Receiver.Process(ctx, m)
+}

@@ -1,0 +1,331 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/load"
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+// RunOne makes one run in this process: it starts a cluster in one.Dir, loads it,
+// measures, and reads everything back. GOMAXPROCS is changed while it runs.
+//
+// The run is returned also with an error, as far as it got.
+func RunOne(ctx context.Context, one One, progress func(Progress)) (result.Run, error) {
+	procs := one.GOMAXPROCS
+	if procs == 0 {
+		procs = defaultProcs(one)
+	}
+	before := runtime.GOMAXPROCS(procs)
+	defer runtime.GOMAXPROCS(before)
+	run := one.header()
+	run.GOMAXPROCS = procs
+	report := func(p Progress) {
+		if progress != nil {
+			p.Backend = one.Backend.Label()
+			progress(p)
+		}
+	}
+	var err error
+	switch one.Workload.Kind {
+	case WorkloadPropose, WorkloadSnapshot:
+		err = runCluster(ctx, one, &run, report)
+	default:
+		err = usage("workload %s is not known to this build", one.Workload)
+	}
+	if err != nil {
+		run.Error = err.Error()
+		return run, fmt.Errorf("run %s: %w", one.ID(), err)
+	}
+	return run, nil
+}
+
+// defaultProcs is one P for each core, and one for each node that may hold a P in
+// a blocking fsync: with no spare one, goroutines that could run wait until the
+// runtime's monitor takes the P back, more than half of the CPU idles, and the
+// latency of fsync is inflated by scheduling. A backend that never blocks gets no
+// spare ones, which would only cost it.
+func defaultProcs(one One) int {
+	if one.Backend.Durability == backends.None {
+		return runtime.NumCPU()
+	}
+	return runtime.NumCPU() + one.Nodes
+}
+
+// header is what is known of a run before it starts.
+func (o One) header() result.Run {
+	run := result.Run{
+		ID: o.ID(), Block: o.Block, Order: o.Order, Started: time.Now().UTC(),
+		Backend: o.Backend.Name, Params: o.Backend.Preset(), Durability: string(o.Backend.Durability),
+		Transport: o.Transport, Loop: string(o.Loop), Nodes: o.Nodes, Batch: o.Batch,
+		Workload: string(o.Workload.Kind), ReadRatio: o.ReadRatio, ValueBytes: o.meanValue(), StateBytes: o.StateSize,
+		Load: result.Load{Kind: string(o.Load.Kind), Clients: o.Load.Clients, Rate: o.Load.Rate, Point: o.Load.Point, Share: o.Load.Share},
+	}
+	if o.ValueSizeMax > o.ValueSize {
+		run.ValueSize = fmt.Sprintf("%d-%d", o.ValueSize, o.ValueSizeMax)
+	}
+	return run
+}
+
+// runCluster runs the phases: start, warm-up, steady gate, measure, drain,
+// snapshot installs, verify.
+func runCluster(ctx context.Context, one One, run *result.Run, report func(Progress)) (err error) {
+	payloads, err := load.NewPayloads(one.Seed, one.ValueSize, max(one.ValueSize, one.ValueSizeMax), stateKeys, one.Compressible)
+	if err != nil {
+		return err
+	}
+	report(Progress{Phase: "start"})
+	c, err := startCluster(ctx, one, payloads)
+	if err != nil {
+		return err
+	}
+	running := true
+	defer func() {
+		if running {
+			err = errors.Join(err, c.stop())
+		}
+	}()
+	if one.Workload.Kind == WorkloadPropose {
+		if err := c.measure(ctx, run, report); err != nil {
+			return err
+		}
+	}
+	if err := c.installs(ctx, run, report); err != nil {
+		return err
+	}
+	behind, err := c.drain(ctx, drainDeadline)
+	if err != nil {
+		return err
+	}
+	if len(behind) > 0 {
+		run.Flags = append(run.Flags, "follower_behind")
+	}
+	c.checkHashes(run, behind)
+	c.finish(run)
+	running = false
+	if err := c.stop(); err != nil {
+		return err
+	}
+	report(Progress{Phase: "verify"})
+	verified, restart, err := c.verifyCluster(behind)
+	run.Verified, run.Restart = &verified, restart
+	return err
+}
+
+// drainDeadline bounds how long followers may take to catch up after the load.
+const drainDeadline = 60 * time.Second
+
+// measure runs the load: warm-up, steady gate, measured time, drain.
+func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Progress)) error {
+	g, err := c.generator(c.one.Load, 0)
+	if err != nil {
+		return err
+	}
+	g.Start(ctx, c.o.base)
+	stopped := false
+	defer func() {
+		if !stopped {
+			_ = g.Stop() // an error before is the one to tell
+		}
+	}()
+	if err := c.warmUp(ctx, g, report); err != nil {
+		return err
+	}
+	counters := c.startCounters()
+	c.o.measuring.Store(true)
+	g.Measure()
+	windows, err := c.windows(ctx, g, c.one.Duration, "measure", report)
+	if err != nil {
+		return err
+	}
+	g.EndMeasure()
+	c.o.measuring.Store(false)
+	counters.end()
+	report(Progress{Phase: "drain"})
+	if err := c.wait(ctx, func() bool { return g.Pending() == 0 }); err != nil {
+		return err
+	}
+	stopped = true
+	if err := g.Stop(); err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	g.Fill(run)
+	run.Windows = windows
+	run.Flags = append(run.Flags, c.loadFlags(run)...)
+	counters.fill(run)
+	c.fillSaves(run)
+	return nil
+}
+
+func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
+	g, err := load.NewGenerator(load.Config{
+		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: c.one.ReadRatio,
+		Seed: c.one.Seed, Payloads: c.payloads, Timeout: c.one.Timeout, FirstWorker: firstWorker, Off: c.one.NoRecorders,
+	}, c)
+	if err != nil {
+		return nil, err
+	}
+	c.o.generator.Store(g)
+	return g, nil
+}
+
+// The steady gate of the method: five windows whose throughput ranges over at
+// most 20 % of their mean and drifts by at most 10 %.
+const (
+	gateWindows = 5
+	gateRange   = 0.20
+	gateDrift   = 0.10
+	// gateTries bounds the warm-up: a load that is not steady by then is measured
+	// all the same, and the run is flagged by its own windows.
+	gateTries = 3
+)
+
+// warmUp loads the cluster until it is steady, for the warm-up time at least and
+// three times that at most.
+func (c *cluster) warmUp(ctx context.Context, g *load.Generator, report func(Progress)) error {
+	for range gateTries {
+		windows, err := c.windows(ctx, g, c.one.Warmup, "warm-up", report)
+		if err != nil || steady(windows) {
+			return err
+		}
+	}
+	return nil
+}
+
+// windows lets the load run for a time and returns the throughput of five equal
+// parts of it.
+func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Duration, phase string, report func(Progress)) ([]float64, error) {
+	if total == 0 {
+		return nil, nil
+	}
+	windows := make([]float64, 0, gateWindows)
+	start := time.Now()
+	last, lastAt, told := c.o.applied.Load(), start, start
+	ticker := time.NewTicker(min(50*time.Millisecond, total/(4*gateWindows)))
+	defer ticker.Stop()
+	for len(windows) < gateWindows {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if err := c.failed(); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		if now.Sub(start) >= total*time.Duration(len(windows)+1)/gateWindows {
+			n := c.o.applied.Load()
+			windows = append(windows, float64(n-last)/now.Sub(lastAt).Seconds())
+			last, lastAt = n, now
+		}
+		if now.Sub(told) >= 200*time.Millisecond {
+			told = now
+			rate := 0.0
+			if len(windows) > 0 {
+				rate = windows[len(windows)-1]
+			}
+			report(Progress{Phase: phase, Ops: rate, P99: g.P99(), Elapsed: now.Sub(start)})
+		}
+	}
+	return windows, nil
+}
+
+// steady applies the gate.
+func steady(windows []float64) bool {
+	if len(windows) < gateWindows {
+		return false
+	}
+	lo, hi, sum := windows[0], windows[0], 0.0
+	for _, w := range windows {
+		lo, hi, sum = min(lo, w), max(hi, w), sum+w
+	}
+	mean := sum / float64(len(windows))
+	if mean == 0 {
+		return false
+	}
+	return (hi-lo)/mean <= gateRange && drift(windows, mean) <= gateDrift
+}
+
+// drift is the change over the windows by the least-squares line, relative to
+// their mean.
+func drift(windows []float64, mean float64) float64 {
+	n := float64(len(windows))
+	var sxy, sxx float64
+	for i, w := range windows {
+		x := float64(i) - (n-1)/2
+		sxy += x * (w - mean)
+		sxx += x * x
+	}
+	slope := sxy / sxx * (n - 1) / mean
+	return max(slope, -slope)
+}
+
+// generatorLag is the share of the response p99 that the generator's own lag may
+// reach before the run measures the generator.
+const generatorLag = 0.10
+
+// loadFlags are the reasons to doubt a run that its own figures show.
+func (c *cluster) loadFlags(run *result.Run) []string {
+	var flags []string
+	if !steady(run.Windows) {
+		flags = append(flags, "not_steady")
+	}
+	if run.Errors > 0 {
+		flags = append(flags, "errors")
+	}
+	if run.Lag.Count > 0 && float64(run.Lag.P99) > generatorLag*float64(run.Response.P99) {
+		flags = append(flags, "generator_limited")
+	}
+	return flags
+}
+
+// fillSaves writes what the leader's storage was seen to do.
+func (c *cluster) fillSaves(run *result.Run) {
+	s := c.o.proposer.Load().storage
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	run.Save = load.Summary(s.hist, true)
+	if n := s.hist.TotalCount(); n > 0 {
+		perSave := float64(s.entries) / float64(n)
+		run.EntriesPerSave, run.SaveBytes = &perSave, float64(s.bytes)/float64(n)
+	}
+}
+
+// finish writes what the nodes counted over the whole run.
+func (c *cluster) finish(run *result.Run) {
+	first := c.members[0].node.Status().LeaderChanges
+	for _, m := range c.members {
+		st := m.node.Status()
+		run.LateHeartbeats += st.LateHeartbeats
+		first = max(first, st.LeaderChanges)
+	}
+	run.LeaderChanges = max(first-1, 0) // the first election is none
+	if run.LeaderChanges > 0 {
+		run.Flags = append(run.Flags, "leader_changed")
+	}
+	disk := int64(0)
+	for _, m := range c.members {
+		disk += diskUsage(m.dir)
+	}
+	if disk > 0 && c.one.Backend.Durability != backends.None {
+		if run.Bytes == nil {
+			run.Bytes = &result.Bytes{}
+		}
+		run.Bytes.Disk = &disk
+	}
+}
+
+// removeData frees a run's directory at once: the next run would otherwise share
+// its disk with the deletion.
+func removeData(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the run's data: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,330 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/node"
+)
+
+// Spec describes a suite: every backend, Repeats times. The zero value of an
+// optional field means its default.
+type Spec struct {
+	Backends []backends.Backend // at least one
+	Dir      string             // where the data goes; see [Workspace]
+	Keep     bool               // leave the data where it is
+
+	Transport string        // default "mem"
+	Networks  Networks      // how transports are made; default [DefaultNetworks]
+	Loop      node.LoopKind // default ready
+	Nodes     int           // 1 to 9; default 3
+	Batch     int           // most proposals in one MsgProp; default 512
+
+	Workload     Workload // default propose
+	Load         Load     // default Closed(64)
+	ReadRatio    float64  // share of linearizable reads
+	ValueSize    int      // bytes; default 1024
+	ValueSizeMax int      // upper end of a uniform range; 0: fixed size
+	Compressible float64  // share of each value that compresses away; default 0
+	StateSizes   []int64  // bytes of state (snapshot), or of log (restart); default 64 MiB
+
+	Warmup   time.Duration // default 1 s
+	Duration time.Duration // default 5 s
+	Timeout  time.Duration // of one operation; default 10 s
+	Repeats  int           // blocks; default 3
+	Seed     int64         // default 1
+
+	// SnapshotEntries and CatchUpEntries as in node.Config.
+	SnapshotEntries, CatchUpEntries uint64
+	// GOMAXPROCS while a run is on; default cores + nodes where storage syncs,
+	// because a blocking fsync holds a P; cores for a backend that never blocks.
+	GOMAXPROCS int
+
+	Probe        bool // look for fsync in the kernel
+	NoCalibrate  bool // leave the device floor out
+	NoRecorders  bool // measure what recording costs
+	NoSnapshots  bool // propose: leave the snapshot install at the end out
+	CalibrateFor time.Duration
+
+	// RunOne makes one run; default [RunOne] in this process. The command runs
+	// itself instead, so that no backend's leftovers count for the next.
+	RunOne func(ctx context.Context, one One, progress func(Progress)) (result.Run, error)
+	// Progress, if set, hears of phases and finished runs. It is called from one
+	// goroutine at a time and must not block.
+	Progress func(Progress)
+	// Done holds runs of an interrupted suite that are not to be made again.
+	Done []result.Run
+}
+
+// One is a single run: what is left of a Spec when the matrix is expanded.
+type One struct {
+	Spec
+	Backend   backends.Backend
+	Block     int // from 1
+	Order     int // from 1
+	StateSize int64
+	Dir       string // of this run alone
+}
+
+// ID names the run within its suite.
+func (o One) ID() string {
+	id := fmt.Sprintf("%03d-%s", o.Block, o.Backend.Label())
+	if o.Workload.Kind != "" && o.Workload.Kind != WorkloadPropose {
+		id += "-" + string(o.Workload.Kind)
+	}
+	if o.Load.Point != "" {
+		id += "-" + o.Load.Point
+	}
+	if o.StateSize > 0 {
+		id += "-" + strconv.FormatInt(o.StateSize, 10)
+	}
+	return id
+}
+
+// Progress is what a run is doing.
+type Progress struct {
+	Block, Blocks int
+	Order, Runs   int
+	Backend       string
+	Phase         string // "start", "warm-up", "measure", "drain", "snapshot", "verify", "calibrate", "done"
+	Ops           float64
+	P99           time.Duration
+	Elapsed       time.Duration // of the phase
+	Left          time.Duration // of the suite, estimated
+	Run           *result.Run   // phase "done"
+}
+
+// UsageError is an input that no machine could run.
+type UsageError struct{ Reason string }
+
+func (e *UsageError) Error() string { return e.Reason }
+
+func usage(format string, args ...any) error {
+	return &UsageError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// LoadKind is how operations arrive.
+type LoadKind string
+
+// The kinds of load.
+const (
+	LoadClosed  LoadKind = "closed"  // N clients, each waits for its answer
+	LoadOpen    LoadKind = "open"    // constant rate
+	LoadPoisson LoadKind = "poisson" // random arrivals
+	LoadCurve   LoadKind = "curve"   // the maximum, then shares of it
+	LoadSearch  LoadKind = "search"  // the highest rate that holds an SLO
+)
+
+// Load is what the generator is asked for.
+type Load struct {
+	Kind    LoadKind
+	Clients int
+	Rate    float64       // operations a second
+	Metric  string        // search: "p50", "p90", "p99", "p999"
+	SLO     time.Duration // search: the response's percentile stays below
+	Point   string        // of a curve or search
+	Share   float64
+}
+
+// Closed is a load of n clients that each wait for their answer.
+func Closed(n int) Load { return Load{Kind: LoadClosed, Clients: n} }
+
+// Open is a load of rate operations a second at constant gaps.
+func Open(rate float64) Load { return Load{Kind: LoadOpen, Rate: rate} }
+
+// Poisson is a load of rate operations a second at random gaps.
+func Poisson(rate float64) Load { return Load{Kind: LoadPoisson, Rate: rate} }
+
+// String is the form that [ParseLoad] reads.
+func (l Load) String() string {
+	switch l.Kind {
+	case LoadClosed:
+		return fmt.Sprintf("closed:%d", l.Clients)
+	case LoadOpen, LoadPoisson:
+		return fmt.Sprintf("%s:%s", l.Kind, strconv.FormatFloat(l.Rate, 'f', -1, 64))
+	case LoadSearch:
+		return fmt.Sprintf("search:%s<%s", l.Metric, l.SLO)
+	}
+	return string(l.Kind)
+}
+
+// ParseLoad reads closed:N, open:R, poisson:R, curve, or search:p99<10ms.
+func ParseLoad(s string) (Load, error) {
+	kind, arg, _ := strings.Cut(s, ":")
+	switch LoadKind(kind) {
+	case LoadClosed:
+		n, err := strconv.Atoi(arg)
+		if err != nil || n < 1 || n > 1<<20 {
+			return Load{}, usage("load %q: want closed:N with 1 to %d clients", s, 1<<20)
+		}
+		return Closed(n), nil
+	case LoadOpen, LoadPoisson:
+		rate, err := strconv.ParseFloat(arg, 64)
+		if err != nil || !(rate >= 0.1 && rate <= 1e8) {
+			return Load{}, usage("load %q: want %s:R with 0.1 to 100000000 operations a second", s, kind)
+		}
+		return Load{Kind: LoadKind(kind), Rate: rate}, nil
+	case LoadCurve:
+		if arg == "" {
+			return Load{Kind: LoadCurve}, nil
+		}
+	case LoadSearch:
+		metric, limit, ok := strings.Cut(arg, "<")
+		slo, err := time.ParseDuration(limit)
+		if ok && err == nil && slo > 0 && slices.Contains([]string{"p50", "p90", "p99", "p999"}, metric) {
+			return Load{Kind: LoadSearch, Metric: metric, SLO: slo}, nil
+		}
+		return Load{}, usage("load %q: want search:METRIC<DURATION, e.g. search:p99<10ms, with p50, p90, p99 or p999", s)
+	}
+	return Load{}, usage("load %q: want closed:N, open:R, poisson:R, curve, or search:p99<10ms", s)
+}
+
+// WorkloadKind is what is done to the cluster.
+type WorkloadKind string
+
+// The workloads.
+const (
+	WorkloadPropose  WorkloadKind = "propose"  // proposals, and a snapshot install at the end
+	WorkloadSnapshot WorkloadKind = "snapshot" // installs for a list of state sizes
+	WorkloadRestart  WorkloadKind = "restart"  // Open against log size
+	WorkloadAge      WorkloadKind = "age"      // bursts and truncation in cycles
+	WorkloadTrace    WorkloadKind = "trace"    // entry sizes of a real etcd member
+)
+
+// Workload is a kind and its argument.
+type Workload struct {
+	Kind WorkloadKind
+	Dir  string // trace: the WAL directory
+}
+
+// String is the form that [ParseWorkload] reads.
+func (w Workload) String() string {
+	if w.Dir != "" {
+		return string(w.Kind) + ":" + w.Dir
+	}
+	return string(w.Kind)
+}
+
+// ParseWorkload reads propose, snapshot, restart, age, or trace:DIR.
+func ParseWorkload(s string) (Workload, error) {
+	kind, dir, _ := strings.Cut(s, ":")
+	w := Workload{Kind: WorkloadKind(kind), Dir: dir}
+	switch w.Kind {
+	case WorkloadPropose, WorkloadSnapshot, WorkloadRestart, WorkloadAge:
+		if dir == "" {
+			return w, nil
+		}
+	case WorkloadTrace:
+		if dir != "" {
+			return w, nil
+		}
+		return w, usage("workload trace: want trace:DIR with the WAL directory of an etcd member")
+	}
+	return w, usage("workload %q: want propose, snapshot, restart, age, or trace:DIR", s)
+}
+
+const (
+	maxNodes        = 9
+	maxValueBytes   = 16 << 20
+	maxStateBytes   = 8 << 30
+	defaultStateLen = 64 << 20
+	// stateKeys is the number of keys that proposals write: with 1 KiB values a
+	// state of 4 MiB, so that snapshots every SnapshotEntries cost little beside
+	// the log and an install at the end shows a cost.
+	stateKeys = 4096
+)
+
+// Fill applies the defaults and checks everything that can be checked before any
+// work starts. Errors are of type *[UsageError].
+func (s *Spec) Fill() error {
+	s.defaults()
+	if len(s.Backends) == 0 {
+		return usage("no backend given")
+	}
+	seen := map[string]bool{}
+	for _, b := range s.Backends {
+		if b.Open == nil || b.Name == "" {
+			return usage("backend %q has no name or no Open", b.Name)
+		}
+		if seen[b.Label()] {
+			return usage("backend %s is given twice", b.Label())
+		}
+		seen[b.Label()] = true
+	}
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, usage(format, args...))
+		}
+	}
+	check(s.Nodes >= 1 && s.Nodes <= maxNodes, "nodes %d: want 1 to %d", s.Nodes, maxNodes)
+	check(s.Loop == node.LoopReady || s.Loop == node.LoopAsync, "loop %q: want ready or async", s.Loop)
+	check(s.Networks.known(s.Transport), "transport %q: want one of %s", s.Transport, strings.Join(s.Networks.names(), ", "))
+	check(s.ValueSize >= 16 && s.ValueSize <= maxValueBytes && s.ValueSizeMax <= maxValueBytes,
+		"value size %d B: want 16 B to 16 MiB (the first 16 bytes hold the operation's id and key)", s.ValueSize)
+	check(s.ValueSizeMax == 0 || s.ValueSizeMax >= s.ValueSize, "value size %d-%d: the range is empty", s.ValueSize, s.ValueSizeMax)
+	check(s.Compressible >= 0 && s.Compressible <= 1, "compressible %v: want 0 to 1", s.Compressible)
+	check(s.ReadRatio >= 0 && s.ReadRatio <= 1, "read ratio %v: want 0 to 1", s.ReadRatio)
+	check(s.Duration >= 100*time.Millisecond && s.Duration <= 24*time.Hour, "duration %v: want 100ms to 24h", s.Duration)
+	check(s.Warmup >= 0 && s.Warmup <= time.Hour, "warm-up %v: want 0 to 1h", s.Warmup)
+	check(s.Repeats >= 1 && s.Repeats <= 10_000, "repeats %d: want 1 to 10000", s.Repeats)
+	check(s.Batch >= 1 && s.Batch <= 1<<16, "batch %d: want 1 to 65536", s.Batch)
+	check(s.GOMAXPROCS >= 0 && s.GOMAXPROCS <= 1024, "gomaxprocs %d: want 0 (automatic) to 1024", s.GOMAXPROCS)
+	check(s.Workload.Kind != WorkloadSnapshot || s.Nodes >= 3, "workload snapshot cuts a follower off and needs 3 nodes, not %d", s.Nodes)
+	for _, size := range s.StateSizes {
+		check(size >= 1<<10 && size <= maxStateBytes, "state size %d B: want 1 KiB to 8 GiB", size)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Spec) defaults() {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&s.Nodes, 3)
+	def(&s.Batch, 512)
+	def(&s.ValueSize, 1024)
+	def(&s.Repeats, 3)
+	if s.Seed == 0 {
+		s.Seed = 1
+	}
+	if s.Transport == "" {
+		s.Transport = "mem"
+	}
+	if s.Loop == "" {
+		s.Loop = node.LoopReady
+	}
+	if s.Workload.Kind == "" {
+		s.Workload.Kind = WorkloadPropose
+	}
+	if s.Load.Kind == "" {
+		s.Load = Closed(64)
+	}
+	if s.Duration == 0 {
+		s.Duration = 5 * time.Second
+	}
+	if s.Warmup == 0 {
+		s.Warmup = time.Second
+	}
+	if s.Timeout == 0 {
+		s.Timeout = 10 * time.Second
+	}
+	if len(s.StateSizes) == 0 && (s.Workload.Kind == WorkloadSnapshot || s.Workload.Kind == WorkloadRestart) {
+		s.StateSizes = []int64{defaultStateLen}
+	}
+	if s.Networks == nil {
+		s.Networks = DefaultNetworks()
+	}
+	if s.RunOne == nil {
+		s.RunOne = RunOne
+	}
+}
