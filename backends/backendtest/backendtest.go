@@ -24,6 +24,7 @@ package backendtest
 
 import (
 	"fmt"
+	"os/exec"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -67,6 +68,7 @@ func cases() []testCase {
 		{rule: 1, name: "CommitOnly", run: testCommitOnly},
 		{rule: 1, name: "CommitOnlyIsNotForced", run: testCommitOnlyIsNotForced},
 		{rule: 1, name: "EmptySave", run: testEmptySave},
+		{rule: 1, name: "Kill", run: testKill},
 		{rule: 2, name: "Overwrite", run: testOverwrite},
 		{rule: 2, name: "OverwriteReopenAppend", run: testOverwriteReopenAppend},
 		{rule: 2, name: "OverwriteAfterSnapshot", run: testOverwriteAfterSnapshot},
@@ -81,6 +83,9 @@ func cases() []testCase {
 		{rule: 4, name: "ReleaseGivesSpaceBack", run: testReleaseGivesSpaceBack},
 		{rule: 5, name: "StateIsTheCallers", run: testStateIsTheCallers},
 		{rule: 5, name: "CallersMemory", anyDurability: true, run: testCallersMemory},
+		{rule: 5, name: "RandomCalls", run: testRandomCalls},
+		{rule: 6, name: "FlippedBit", run: testFlippedBit},
+		{rule: 6, name: "CutFile", run: testCutFile},
 		{rule: 6, name: "SecondOpen", anyDurability: true, run: testSecondOpen},
 		{rule: 6, name: "AfterClose", anyDurability: true, run: testAfterClose},
 		{rule: 6, name: "UnknownParameter", anyDurability: true, run: testUnknownParameter},
@@ -97,17 +102,21 @@ func Run(t *testing.T, b backends.Backend) {
 	if b.Name == "" || b.Open == nil || b.Durability != backends.Synced && b.Durability != backends.None {
 		t.Fatalf("not a backend: want a Name, an Open and a Durability of %q or %q, got %+v", backends.Synced, backends.None, b)
 	}
+	if runChild(t, b) {
+		return
+	}
+	name := t.Name()
 	for _, c := range cases() {
 		if b.Durability == backends.None && !c.anyDurability {
 			continue
 		}
 		t.Run(fmt.Sprintf("Rule%d/%s", c.rule, c.name), func(t *testing.T) {
-			c.run(newEnv(t, b, c))
+			c.run(newEnv(t, name, b, c))
 		})
 	}
 	if b.Durability == backends.None {
 		c := testCase{rule: 1, name: "KeepsNothing", run: testKeepsNothing}
-		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, b, c)) })
+		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, name, b, c)) })
 	}
 }
 
@@ -118,23 +127,30 @@ type env struct {
 	b      backends.Backend
 	rule   int
 	limits limits
+	// test is the name of the test that calls Run, command what runs it in a
+	// child.
+	test    string
+	command func(test string) *exec.Cmd
 }
 
 // limits bound what the costly cases do; the suite's own tests lower them.
 type limits struct {
 	spaceMin, spaceMax int64 // bytes written before Release must show, and at most
+	lives              int   // kills
+	flips              int   // bits flipped at random places
+	checks             int   // sequences of random calls
 }
 
-var defaultLimits = limits{spaceMin: 64 << 20, spaceMax: 768 << 20}
+var defaultLimits = limits{spaceMin: 64 << 20, spaceMax: 768 << 20, lives: 10, flips: 16, checks: 15}
 
-func newEnv(t tb, b backends.Backend, c testCase) *env {
+func newEnv(t tb, test string, b backends.Backend, c testCase) *env {
 	t.Helper()
 	what := "the promise of durability " + string(backends.None) + ": nothing is kept"
 	if b.Durability != backends.None || c.anyDurability {
 		what = fmt.Sprintf("rule %d: %s", c.rule, rules[c.rule])
 	}
 	t.Logf("%s: %s", b.Name, what)
-	return &env{tb: t, b: b, rule: c.rule, limits: defaultLimits}
+	return &env{tb: t, b: b, rule: c.rule, limits: defaultLimits, test: test, command: childCommand}
 }
 
 func (e *env) Errorf(format string, args ...any) {
