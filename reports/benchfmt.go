@@ -12,6 +12,7 @@ import (
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // benchUnit maps a figure of a run to a unit of the Go benchmark format.
@@ -102,7 +103,7 @@ func Benchfmt(w io.Writer, r *result.Result) error {
 func usedUnits(runs []*result.Run) []benchUnit {
 	var out []benchUnit
 	for _, u := range benchUnits {
-		if slices.ContainsFunc(runs, func(r *result.Run) bool { v, ok := u.get(r); return ok && usable(v) }) {
+		if slices.ContainsFunc(runs, func(r *result.Run) bool { v, ok := u.get(r); return ok && quantity.Usable(v) }) {
 			out = append(out, u)
 		}
 	}
@@ -201,7 +202,7 @@ func benchResult(r *result.Run, varies []benchKey) *benchfmt.Result {
 	}
 	rec := &benchfmt.Result{Name: benchfmt.Name(name + "-" + strconv.Itoa(procs)), Iters: int(max(r.Ops, 1))}
 	for _, u := range benchUnits {
-		if v, ok := u.get(r); ok && usable(v) {
+		if v, ok := u.get(r); ok && quantity.Usable(v) {
 			rec.Values = append(rec.Values, benchfmt.Value{Value: sixDigits(v), Unit: u.unit})
 		}
 	}

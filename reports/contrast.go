@@ -5,6 +5,7 @@ import (
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // noise is how far from 1 a ratio may lie and still be called equivalent.
@@ -66,7 +67,7 @@ func (sc *scenario) recorded(base *row) []result.Comparison {
 	for _, c := range sc.site.results[0].Comparisons {
 		// A table of one configuration does not name it.
 		mine := c.Config == config || c.Config == "" && len(sc.site.scenarios) == 1
-		if mine && c.Baseline == base.name() && usable(c.Ratio) && c.Ratio > 0 {
+		if mine && c.Baseline == base.name() && quantity.Usable(c.Ratio) && c.Ratio > 0 {
 			out = append(out, c)
 		}
 	}
@@ -88,5 +89,5 @@ func (sc *scenario) compare(base *row) []result.Comparison {
 	if err != nil {
 		return nil // no run of the baseline has figures
 	}
-	return slices.DeleteFunc(table, func(c result.Comparison) bool { return !usable(c.Ratio) || c.Ratio == 0 })
+	return slices.DeleteFunc(table, func(c result.Comparison) bool { return !quantity.Usable(c.Ratio) || c.Ratio == 0 })
 }

@@ -3,6 +3,7 @@ package reports
 import (
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // metric is one figure of a run, as bench/stats reads it, with the words and
@@ -11,12 +12,12 @@ type metric struct {
 	stats.Metric
 	title string // head of a table column, without the unit
 	long  string // in a sentence
-	unit  unit
+	unit  quantity.Unit
 }
 
 // figure finds a metric of bench/stats; a name that is not there is a mistake
 // in this package.
-func figure(name, title, long string, u unit) *metric {
+func figure(name, title, long string, u quantity.Unit) *metric {
 	m, err := stats.Lookup(name)
 	if err != nil {
 		panic("reports: " + err.Error())
@@ -28,7 +29,7 @@ func figure(name, title, long string, u unit) *metric {
 // have been: NaN, infinite, negative.
 func (m *metric) get(r *result.Run) (float64, bool) {
 	v, ok := m.Get(r)
-	if !ok || !usable(v) || v == 0 && m.unit == unitDuration {
+	if !ok || !quantity.Usable(v) || v == 0 && m.unit == quantity.Duration {
 		return 0, false
 	}
 	return v, true
@@ -43,25 +44,25 @@ func (m *metric) lower() bool { return m.Better == stats.Lower }
 
 // The figures that the reports show.
 var (
-	metricThroughput  = figure("throughput", "ops/s", "throughput", unitRate)
-	metricResponse50  = figure("response.p50", "response p50", "response p50", unitDuration)
-	metricResponse99  = figure("response.p99", "response p99", "response p99", unitDuration)
-	metricResponse999 = figure("response.p999", "response p99.9", "response p99.9", unitDuration)
-	metricService99   = figure("service.p99", "service p99", "service p99", unitDuration)
-	metricReads99     = figure("reads.p99", "read p99", "p99 of linearizable reads", unitDuration)
-	metricSave50      = figure("save.p50", "Save p50", "Save p50", unitDuration)
-	metricSave99      = figure("save.p99", "Save p99", "Save p99", unitDuration)
-	metricFloor       = figure("save_x_floor", "× floor", "Save as a multiple of the device floor", unitRatio)
-	metricFsync50     = figure("fsync.p50", "fsync p50", "fsync p50", unitDuration)
-	metricFsync99     = figure("fsync.p99", "fsync p99", "fsync p99", unitDuration)
-	metricEntries     = figure("entries_per_save", "entries/save", "entries per Save", unitCount)
-	metricFsyncs      = figure("fsyncs_per_op", "fsyncs/op", "fsyncs per operation", unitCount)
-	metricWriteAmp    = figure("write_amp", "write amp", "write amplification", unitRatio)
-	metricSpaceAmp    = figure("space_amp", "space amp", "space amplification", unitRatio)
-	metricCPU         = figure("cpu_per_op", "CPU/op", "CPU time per operation", unitDuration)
-	metricAllocs      = figure("allocs_per_op", "allocs/op", "allocations per operation", unitCount)
-	metricInstall     = figure("snapshot.install", "snapshot install", "snapshot install time", unitDuration)
-	metricOpen        = figure("restart.open", "restart", "time to open after a restart", unitDuration)
+	metricThroughput  = figure("throughput", "ops/s", "throughput", quantity.Rate)
+	metricResponse50  = figure("response.p50", "response p50", "response p50", quantity.Duration)
+	metricResponse99  = figure("response.p99", "response p99", "response p99", quantity.Duration)
+	metricResponse999 = figure("response.p999", "response p99.9", "response p99.9", quantity.Duration)
+	metricService99   = figure("service.p99", "service p99", "service p99", quantity.Duration)
+	metricReads99     = figure("reads.p99", "read p99", "p99 of linearizable reads", quantity.Duration)
+	metricSave50      = figure("save.p50", "Save p50", "Save p50", quantity.Duration)
+	metricSave99      = figure("save.p99", "Save p99", "Save p99", quantity.Duration)
+	metricFloor       = figure("save_x_floor", "× floor", "Save as a multiple of the device floor", quantity.Ratio)
+	metricFsync50     = figure("fsync.p50", "fsync p50", "fsync p50", quantity.Duration)
+	metricFsync99     = figure("fsync.p99", "fsync p99", "fsync p99", quantity.Duration)
+	metricEntries     = figure("entries_per_save", "entries/save", "entries per Save", quantity.Count)
+	metricFsyncs      = figure("fsyncs_per_op", "fsyncs/op", "fsyncs per operation", quantity.Count)
+	metricWriteAmp    = figure("write_amp", "write amp", "write amplification", quantity.Ratio)
+	metricSpaceAmp    = figure("space_amp", "space amp", "space amplification", quantity.Ratio)
+	metricCPU         = figure("cpu_per_op", "CPU/op", "CPU time per operation", quantity.Duration)
+	metricAllocs      = figure("allocs_per_op", "allocs/op", "allocations per operation", quantity.Count)
+	metricInstall     = figure("snapshot.install", "snapshot install", "snapshot install time", quantity.Duration)
+	metricOpen        = figure("restart.open", "restart", "time to open after a restart", quantity.Duration)
 )
 
 // metrics are all of them, in the order in which tables show them.

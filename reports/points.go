@@ -6,6 +6,7 @@ import (
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // point is one load of a curve or a search, on one backend.
@@ -48,7 +49,7 @@ func (rw *row) points() []point {
 		p := &out[i]
 		var rates []float64
 		for _, r := range p.runs {
-			if r.Load.Rate > 0 && usable(r.Load.Rate) {
+			if r.Load.Rate > 0 && quantity.Usable(r.Load.Rate) {
 				rates = append(rates, r.Load.Rate)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // The names of the files that [Write] makes.
@@ -90,7 +91,7 @@ func readAll(from io.Reader) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", ErrSchema, err)
 	}
 	if len(data) > longest {
-		return nil, fmt.Errorf("%w: larger than %s", ErrSchema, formatBytes(longest))
+		return nil, fmt.Errorf("%w: larger than %s", ErrSchema, quantity.FormatBytes(longest))
 	}
 	return data, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // site is what one machine and build measured: the results of a report that
@@ -283,7 +284,7 @@ func (sc *scenario) title() string {
 		parts = append(parts, v+" values")
 	}
 	if sc.readRatio > 0 {
-		parts = append(parts, significant(100*sc.readRatio)+" % reads")
+		parts = append(parts, quantity.Significant(100*sc.readRatio)+" % reads")
 	}
 	parts = append(parts, plural(sc.nodes, "node"))
 	if sc.groups > 1 {
@@ -306,9 +307,9 @@ func (sc *scenario) loadTitle() string {
 	case sc.kind == "closed":
 		return plural(sc.clients, "closed-loop client")
 	case sc.kind == "open":
-		return "open loop at " + formatCount(sc.rate) + " ops/s"
+		return "open loop at " + quantity.FormatCount(sc.rate) + " ops/s"
 	case sc.kind == "poisson":
-		return "Poisson arrivals at " + formatCount(sc.rate) + " ops/s"
+		return "Poisson arrivals at " + quantity.FormatCount(sc.rate) + " ops/s"
 	}
 	return clean(sc.kind)
 }
@@ -320,7 +321,7 @@ func (sc *scenario) values() string {
 	if sc.valueBytes <= 0 {
 		return ""
 	}
-	return formatBytes(float64(sc.valueBytes))
+	return quantity.FormatBytes(float64(sc.valueBytes))
 }
 
 // engines are the rows that are candidates and have figures, synced ones first;
@@ -363,7 +364,7 @@ func (sc *scenario) ranked() []*row {
 	return out
 }
 
-// ahead orders two summaries of a metric, the better one first, absent ones
+// ahead orders two summaries of a metric, the better one first, quantity.Absent ones
 // last.
 func ahead(m *metric, a, b summary) int {
 	switch {
@@ -378,7 +379,7 @@ func ahead(m *metric, a, b summary) int {
 }
 
 // verified sums up the verification of a row's runs: "yes", "no",
-// "lost 3", or absent.
+// "lost 3", or quantity.Absent.
 func (rw *row) verified() (text string, ok bool) {
 	var lost, wrong, acked int64
 	checked, bad := 0, false
@@ -394,16 +395,16 @@ func (rw *row) verified() (text string, ok bool) {
 	case lost+wrong > 0:
 		parts := []string{}
 		if lost > 0 {
-			parts = append(parts, fmt.Sprintf("lost %s", group(fmt.Sprint(lost))))
+			parts = append(parts, fmt.Sprintf("lost %s", quantity.Group(fmt.Sprint(lost))))
 		}
 		if wrong > 0 {
-			parts = append(parts, fmt.Sprintf("wrong %s", group(fmt.Sprint(wrong))))
+			parts = append(parts, fmt.Sprintf("wrong %s", quantity.Group(fmt.Sprint(wrong))))
 		}
 		return strings.Join(parts, ", "), false
 	case bad:
 		return "failed", false
 	case checked == 0:
-		return absent, true
+		return quantity.Absent, true
 	case checked < len(rw.runs):
 		return fmt.Sprintf("%d of %d", checked, len(rw.runs)), true
 	}

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // TableOptions says how a table is laid out.
@@ -105,7 +106,7 @@ func (t *tableWriter) scenario(sc *scenario) {
 	measureColumns(columns)
 	for _, column := range columns {
 		for _, c := range column.cells {
-			missing = missing || c.text == absent
+			missing = missing || c.text == quantity.Absent
 		}
 	}
 	for len(columns) > 0 {
@@ -120,7 +121,7 @@ func (t *tableWriter) scenario(sc *scenario) {
 	}
 	if missing {
 		t.line("")
-		t.line(absent + "  not measured")
+		t.line(quantity.Absent + "  not measured")
 	}
 }
 
@@ -211,19 +212,19 @@ func (sc *scenario) groupColumns(g columnGroup, rows []*row) []tableColumn {
 	if len(all) == 0 && !g.always {
 		return nil
 	}
-	common := columnFor(g.metrics[0].unit, all)
+	common := quantity.ColumnFor(g.metrics[0].unit, all)
 	title := g.title
-	if common.name != "" {
-		title += ", " + common.name
+	if common.Name != "" {
+		title += ", " + common.Name
 	}
 	var out []tableColumn
 	for i, m := range g.metrics {
 		c := tableColumn{group: title, head: g.heads[i]}
-		form := common.decimalsFor(medians(sums[i]))
+		form := common.WithDecimals(medians(sums[i]))
 		for _, s := range sums[i] {
-			cell := tableCell{text: absent}
+			cell := tableCell{text: quantity.Absent}
 			if s.N > 0 {
-				cell.text = form.format(s.Median)
+				cell.text = form.Format(s.Median)
 			}
 			if s.thin {
 				cell.color = "2"

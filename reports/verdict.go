@@ -7,6 +7,7 @@ import (
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // Validity says whether conclusions may be drawn.
@@ -202,7 +203,7 @@ func (sc *scenario) contest(j *Judgement, field []*row) string {
 	}
 	if !unequal {
 		return fmt.Sprintf("%s are equivalent at %s: %s %s, and the others are within %s %% of it.",
-			list(labels(group)), sc.title(), best.label, sc.amount(best), significant(100*noise))
+			list(labels(group)), sc.title(), best.label, sc.amount(best), quantity.Significant(100*noise))
 	}
 	return fmt.Sprintf("No winner at %s: %s cannot be told apart (%s ÷ %s is %s, and the interval covers 1 or the test does not exclude chance).",
 		sc.title(), list(labels(group)), best.label, even[0].label, sc.ratioText(m, even[0], best))
@@ -226,13 +227,13 @@ func superlative(m *metric) string {
 func (sc *scenario) amount(rw *row) string {
 	m := sc.primary()
 	s := rw.of(m)
-	value := formatValue(s.Median, m.unit)
+	value := quantity.Format(s.Median, m.unit)
 	if s.Interval {
 		value += " (" + intervalText(s, m.unit) + ")"
 	}
 	switch m {
 	case metricThroughput:
-		value = formatCount(s.Median) + " ops/s"
+		value = quantity.FormatCount(s.Median) + " ops/s"
 		if s.Interval {
 			value += " (" + intervalText(s, m.unit) + ")"
 		}
@@ -247,8 +248,8 @@ func (sc *scenario) amount(rw *row) string {
 	return "reaches " + value
 }
 
-func intervalText(s summary, u unit) string {
-	return formatValue(s.Lo, u) + " to " + formatValue(s.Hi, u)
+func intervalText(s summary, u quantity.Unit) string {
+	return quantity.Format(s.Lo, u) + " to " + quantity.Format(s.Hi, u)
 }
 
 // marginText is how far best is ahead of other: "1.31 times (1.26 to 1.35)
@@ -268,9 +269,9 @@ func (sc *scenario) ratioText(m *metric, other, best *row) string {
 	if !m.lower() {
 		ratio, lo, hi = invert(ratio), invert(hi), invert(lo)
 	}
-	text := significant(ratio) + "×"
+	text := quantity.Significant(ratio) + "×"
 	if lo > 0 && hi > 0 {
-		text += fmt.Sprintf(" (95 %% interval %s to %s)", significant(lo), significant(hi))
+		text += fmt.Sprintf(" (95 %% interval %s to %s)", quantity.Significant(lo), quantity.Significant(hi))
 	}
 	return text
 }
@@ -298,19 +299,19 @@ func (sc *scenario) distance() string {
 	slices.SortStableFunc(synced, func(a, b *row) int { return ahead(metricFloor, a.of(metricFloor), b.of(metricFloor)) })
 	for _, rw := range synced {
 		if s := rw.of(metricFloor); s.N > 0 {
-			parts = append(parts, fmt.Sprintf("%s %s×", rw.label, significant(s.Median)))
+			parts = append(parts, fmt.Sprintf("%s %s×", rw.label, quantity.Significant(s.Median)))
 		}
 	}
 	switch {
 	case floor == 0 && len(parts) == 0:
 		return "The raw disk was not measured, so the distance to its limit is unknown."
 	case len(parts) == 0:
-		return fmt.Sprintf("The raw disk takes %s for a synced write; no backend's Save was measured against it.", formatDuration(floor))
+		return fmt.Sprintf("The raw disk takes %s for a synced write; no backend's Save was measured against it.", quantity.FormatDuration(floor))
 	case floor == 0:
 		return "Save as a multiple of a synced raw write of the same size: " + list(parts) + "."
 	}
 	return fmt.Sprintf("The raw disk takes %s for a small synced write. Save as a multiple of a raw write of the same size: %s.",
-		formatDuration(floor), list(parts))
+		quantity.FormatDuration(floor), list(parts))
 }
 
 // durability is the sentence about verification and durability classes.
@@ -398,4 +399,4 @@ func repeatsText(n int) string {
 	return plural(n, "repeat")
 }
 
-func formatInt(n int64) string { return formatCount(float64(n)) }
+func formatInt(n int64) string { return quantity.FormatCount(float64(n)) }
