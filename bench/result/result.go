@@ -96,9 +96,11 @@ type Calibration struct {
 	Bytes int    `json:"bytes"` // of each write
 	Latency
 	// Sync is the fdatasync or fsync call alone; absent for O_DSYNC.
-	Sync           *Latency `json:"sync,omitempty"`
-	IOPS           float64  `json:"iops,omitempty"`
-	BytesPerSecond float64  `json:"bytes_per_second,omitempty"`
+	Sync *Latency `json:"sync,omitempty"`
+	// Drift is (highest − lowest) ÷ middle of the medians of its rounds.
+	Drift          float64 `json:"drift,omitempty"`
+	IOPS           float64 `json:"iops,omitempty"`
+	BytesPerSecond float64 `json:"bytes_per_second,omitempty"`
 }
 
 // Run is one measurement of one backend: the replicate of every statistic.
