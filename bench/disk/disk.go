@@ -63,7 +63,7 @@ type Options struct {
 
 // Quick is the calibration that brackets blocks: all ways and sizes in 1.5 s.
 func Quick(at string, block int, seed int64) Options {
-	return Options{Budget: 1500 * time.Millisecond, Rounds: 3, At: at, Block: block, Seed: seed}
+	return Options{Budget: 1500 * time.Millisecond, At: at, Block: block, Seed: seed}
 }
 
 func (o Options) withDefaults() Options {
@@ -90,6 +90,9 @@ const (
 	// growBytes is where a growing file starts again, so that a fast device does
 	// not fill itself; fio's recipe grows to 22 MiB.
 	growBytes = 64 << 20
+	// driftSamples is how many writes a round needs for its median to count
+	// towards the drift; in fewer, one stall is the median.
+	driftSamples = 20
 )
 
 // Calibrate measures dir and returns a row for each kind and size, in that order.
@@ -105,10 +108,14 @@ func Calibrate(ctx context.Context, dir string, opts Options) ([]result.Calibrat
 	files := newFiles(dir, opts)
 	defer files.remove()
 	rng := rand.New(rand.NewPCG(uint64(opts.Seed), 0xd15c))
-	share := opts.Budget / time.Duration(opts.Rounds*len(cells))
+	weights := 0
+	for _, c := range cells {
+		weights += c.weight()
+	}
+	share := opts.Budget / time.Duration(opts.Rounds*weights)
 	for range opts.Rounds {
 		for _, i := range rng.Perm(len(cells)) {
-			if err := cells[i].measure(ctx, files, share); err != nil {
+			if err := cells[i].measure(ctx, files, share*time.Duration(cells[i].weight())); err != nil {
 				return nil, fmt.Errorf("calibrate the disk: %w", err)
 			}
 		}
@@ -125,6 +132,15 @@ type cell struct {
 	kind   string
 	size   int
 	rounds [][]sample
+}
+
+// weight: the floor is what every Save is divided by and what drift is judged by,
+// so it is measured three times as long as the rest.
+func (c *cell) weight() int {
+	if c.kind == Overwrite {
+		return 3
+	}
+	return 1
 }
 
 // sample is one write; sync is 0 where it is not a call of its own.
@@ -184,7 +200,9 @@ func (c *cell) row(opts Options) result.Calibration {
 			spent += s.total
 		}
 		totals = append(totals, ofRound...)
-		medians = append(medians, summarize(ofRound).P50)
+		if len(ofRound) >= driftSamples {
+			medians = append(medians, summarize(ofRound).P50)
+		}
 	}
 	row := result.Calibration{At: opts.At, Block: opts.Block, Kind: c.kind, Bytes: c.size, Latency: summarize(totals)}
 	if c.kind != Dsync {
@@ -193,7 +211,9 @@ func (c *cell) row(opts Options) result.Calibration {
 	}
 	perSecond := float64(len(totals)) / spent.Seconds()
 	row.IOPS, row.BytesPerSecond = perSecond, perSecond*float64(c.size)
-	row.Drift = float64(slices.Max(medians)-slices.Min(medians)) / float64(row.P50)
+	if len(medians) > 1 {
+		row.Drift = float64(slices.Max(medians)-slices.Min(medians)) / float64(row.P50)
+	}
 	return row
 }
 

@@ -174,9 +174,13 @@ func WriteTable(w io.Writer, cals []result.Calibration) error {
 		if c.Sync != nil {
 			syncP50, syncP99 = round(c.Sync.P50).String(), tail(c.Sync, 0.99, c.Sync.P99)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%d\t%v\t%s\t%s\t%v\t%s\t%s\t%.0f\t%.1f\t%.0f %%\t\n",
+		drift := "–"
+		if c.Drift > 0 {
+			drift = fmt.Sprintf("%.0f %%", 100*c.Drift)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%v\t%s\t%s\t%v\t%s\t%s\t%.0f\t%.1f\t%s\t\n",
 			c.Kind, size(c.Bytes), c.Count, round(c.P50), tail(&c.Latency, 0.99, c.P99), tail(&c.Latency, 0.999, c.P999),
-			round(c.Max), syncP50, syncP99, c.IOPS, c.BytesPerSecond/1e6, 100*c.Drift)
+			round(c.Max), syncP50, syncP99, c.IOPS, c.BytesPerSecond/1e6, drift)
 	}
 	return tw.Flush()
 }

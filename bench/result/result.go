@@ -97,7 +97,8 @@ type Calibration struct {
 	Latency
 	// Sync is the fdatasync or fsync call alone; absent for O_DSYNC.
 	Sync *Latency `json:"sync,omitempty"`
-	// Drift is (highest − lowest) ÷ middle of the medians of its rounds.
+	// Drift is (highest − lowest) ÷ p50 of the medians of its rounds; absent where
+	// they held too few writes to tell.
 	Drift          float64 `json:"drift,omitempty"`
 	IOPS           float64 `json:"iops,omitempty"`
 	BytesPerSecond float64 `json:"bytes_per_second,omitempty"`
