@@ -93,6 +93,9 @@ func TestTargetsTurn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := target.Truncate(target.limit); err != nil {
+			t.Fatal(err)
+		}
 		target.next = target.limit - 1<<19
 		if err := target.makeRoom(1 << 20); err != nil {
 			t.Fatal(err)
@@ -122,6 +125,9 @@ func TestSummarize(t *testing.T) {
 	want := result.Latency{Count: 1000, Mean: 500, P50: 500, P90: 900, P99: 990, P999: 999, Max: 1000}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := summarize([]time.Duration{3, 1, 2}); got.P50 != 2 || got.P90 != 3 {
+		t.Errorf("three samples: %+v", got)
 	}
 	if got := summarize([]time.Duration{7}); got.P50 != 7 || got.P999 != 7 {
 		t.Errorf("one sample: %+v", got)
