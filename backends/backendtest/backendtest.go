@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"os/exec"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -139,9 +140,15 @@ type limits struct {
 	lives              int   // kills
 	flips              int   // bits flipped at random places
 	checks             int   // sequences of random calls
+	// patience is how long a child may say nothing before it counts as hanging,
+	// settle how long freeing space may take in the background.
+	patience, settle time.Duration
 }
 
-var defaultLimits = limits{spaceMin: 64 << 20, spaceMax: 768 << 20, lives: 10, flips: 16, checks: 15}
+var defaultLimits = limits{
+	spaceMin: 64 << 20, spaceMax: 768 << 20, lives: 10, flips: 16, checks: 15,
+	patience: 2 * time.Minute, settle: 15 * time.Second,
+}
 
 func newEnv(t tb, test string, b backends.Backend, c testCase) *env {
 	t.Helper()

@@ -27,9 +27,6 @@ const childEnv = "RAFTBENCH_BACKENDTEST_CHILD"
 // childFD is where a child reports, line by line: the first of ExtraFiles.
 const childFD = 3
 
-// childSilence is how long a child may say nothing before it counts as hanging.
-const childSilence = 2 * time.Minute
-
 type childSpec struct {
 	Test    string // name of the test that calls Run
 	Backend string
@@ -111,7 +108,7 @@ func (e *env) startChild(spec childSpec) *child {
 	}
 	defer w.Close()
 	c := &child{cmd: e.command(e.test), lines: make(chan string), output: &bytes.Buffer{}}
-	c.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	c.cmd.Env = append(c.cmd.Environ(), childEnv+"="+string(text))
 	c.cmd.ExtraFiles = []*os.File{w}
 	c.cmd.Stdout, c.cmd.Stderr = c.output, c.output
 	if err := c.cmd.Start(); err != nil {
@@ -129,15 +126,18 @@ func (e *env) startChild(spec childSpec) *child {
 	return c
 }
 
-// next is the child's next report, or false at its end. A child that hangs is
-// killed.
-func (c *child) next() (line string, ok bool, err error) {
+// next is the child's next report, or false at its end. A child that says nothing
+// for so long is killed.
+func (c *child) next(patience time.Duration) (line string, ok bool, err error) {
 	select {
 	case line, ok = <-c.lines:
+		if !ok {
+			c.cmd.Wait()
+		}
 		return line, ok, nil
-	case <-time.After(childSilence):
+	case <-time.After(patience):
 		c.kill()
-		return "", false, fmt.Errorf("nothing happened for %s", childSilence)
+		return "", false, fmt.Errorf("nothing happened for %s", patience)
 	}
 }
 

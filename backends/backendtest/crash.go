@@ -81,8 +81,8 @@ func (e *env) liveAndDie(c *child, m *crashModel, n int, pause time.Duration) (a
 		case <-dying:
 			c.cmd.Process.Kill()
 			dying = make(chan time.Time)
-		case <-time.After(childSilence):
-			e.Fatalf("the storage did not answer for %s\n%s", childSilence, m.pendingText())
+		case <-time.After(e.limits.patience):
+			e.Fatalf("the storage did not answer for %s\n%s", e.limits.patience, m.pendingText())
 		}
 	}
 }

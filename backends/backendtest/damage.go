@@ -156,7 +156,7 @@ func (e *env) probe(pristine string, damaged []damage, earlierStateIsFine bool) 
 	outcomes := map[string]int{}
 	for i, d := range damaged {
 		for range 2 {
-			line, ok, err := c.next()
+			line, ok, err := c.next(e.limits.patience)
 			if err != nil {
 				e.Fatalf("%s: Open hangs: %v; want an error", d, err)
 			}
@@ -169,7 +169,7 @@ func (e *env) probe(pristine string, damaged []damage, earlierStateIsFine bool) 
 			case answer == probeError && !namesFile(detail, spec.Dirs[i]):
 				e.Fatalf("%s: Open returned %q; want an error that names the file or its directory", d, detail)
 			case answer == probeEarlier && !earlierStateIsFine, answer == probeWrong:
-				e.Fatalf("%s: Open returned %s; want an error, or the state that was saved", d, detail)
+				e.Fatalf("%s: Open returned %s (%s); want an error, or the state that was saved", d, answer, detail)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -22,9 +23,10 @@ import (
 // journal is a small correct engine, one file that Release rewrites. It exists
 // to be broken: each bug is one promise that it stops keeping.
 type journal struct {
-	bug  bug
-	dir  string
-	lock func() error
+	bug    bug
+	dir    string
+	onSync func(time.Duration)
+	lock   func() error
 
 	mu     sync.Mutex
 	f      *os.File
@@ -52,7 +54,7 @@ const (
 	losesSnapshotData     bug = "loses the snapshot's Data"
 	losesConfState        bug = "loses the snapshot's members"
 	keepsFirstSnapshot    bug = "keeps the first snapshot"
-	keepsConflict         bug = "keeps a log that conflicts with the snapshot"
+	keepsConflict         bug = "returns a tail that conflicts with the snapshot"
 	dropsTail             bug = "drops the tail behind a snapshot inside the log"
 	oldHardState          bug = "returns a hard state older than the snapshot"
 	releasesTooMuch       bug = "releases one entry above the snapshot"
@@ -70,22 +72,20 @@ const (
 	shorterOnDamage       bug = "takes damage for the end of the log"
 	panicsOnDamage        bug = "panics on damage"
 	hangsOnDamage         bug = "hangs on damage"
+	padsShortRecord       bug = "fills up a record that is cut"
 	noChecksum            bug = "does not check what it reads"
 	damageNamesNothing    bug = "reports damage without a name"
 	acknowledgesEarly     bug = "writes only every third Save"
-	losesSnapshotOnCrash  bug = "publishes a snapshot at Close"
-	racesWithSnapshots    bug = "does not expect SaveSnap during Save"
-	hardStateBeforeCommit bug = "returns a commit index beyond the log"
+	dropsOldSnapshotFirst bug = "removes the old snapshot before it writes the new one"
+	commitBeyondLog       bug = "returns a commit index beyond the log"
 )
-
-var errHang = make(chan struct{})
 
 func broken(b bug) backends.Backend {
 	return backends.Backend{
 		Name: "journal", Doc: "for the suite's own tests", Durability: backends.Synced,
 		Params: []backends.Param{{Name: "known", Default: "1", Meaning: "nothing"}},
 		Open: func(opts backends.Options) (backends.Storage, backends.State, error) {
-			j := &journal{bug: b, dir: opts.Dir}
+			j := &journal{bug: b, dir: opts.Dir, onSync: opts.OnSync}
 			st, err := j.open(opts)
 			if err != nil {
 				return nil, backends.State{}, err
@@ -151,6 +151,9 @@ func (j *journal) recover() (backends.State, error) {
 	if _, err := j.f.Seek(int64(valid), 0); err != nil {
 		return backends.State{}, err
 	}
+	if j.bug == keepsConflict && snap != nil {
+		return backends.State{HardState: j.hs, Snapshot: snap, Entries: j.tail(snap.GetMetadata().GetIndex())}, nil
+	}
 	st, err := backends.Recover(j.dir, j.hs, snap, append([]*raftpb.Entry(nil), j.ents...))
 	if err != nil {
 		return st, err
@@ -162,7 +165,7 @@ func (j *journal) recover() (backends.State, error) {
 	switch {
 	case j.bug == oldHardState && snap != nil:
 		st.HardState = &raftpb.HardState{}
-	case j.bug == hardStateBeforeCommit && len(st.Entries) > 0:
+	case j.bug == commitBeyondLog && len(st.Entries) > 0:
 		st.HardState.Commit = proto.Uint64(st.LastIndex() + 1)
 	case j.bug == sharesState:
 		j.ents = st.Entries
@@ -192,6 +195,10 @@ func (j *journal) replay(b []byte) (valid int, err error) {
 		if len(rest) >= 9 {
 			n = int(binary.LittleEndian.Uint32(rest))
 		}
+		if j.bug == padsShortRecord && n > len(rest) {
+			rest = append(bytes.Clone(rest), make([]byte, n-len(rest))...)
+			return len(b), j.take(rest[8], rest[9:n])
+		}
 		good := n >= 9 && n <= len(rest) &&
 			(j.bug == noChecksum || crc32.ChecksumIEEE(append(bytes.Clone(rest[:4]), rest[8:n]...)) == binary.LittleEndian.Uint32(rest[4:]))
 		if !good {
@@ -214,7 +221,9 @@ func (j *journal) badRecord(rest []byte, at int) error {
 	case panicsOnDamage:
 		panic("bad record")
 	case hangsOnDamage:
-		<-errHang
+		for {
+			time.Sleep(time.Hour)
+		}
 	}
 	for i := 1; i+9 <= len(rest); i++ {
 		n := int(binary.LittleEndian.Uint32(rest[i:]))
@@ -263,6 +272,16 @@ func (j *journal) put(e *raftpb.Entry, cut bool) {
 	j.ents = append(j.ents, e)
 }
 
+// tail is a copy of the entries after index.
+func (j *journal) tail(index uint64) []*raftpb.Entry {
+	for i, e := range j.ents {
+		if e.GetIndex() > index {
+			return append([]*raftpb.Entry(nil), j.ents[i:]...)
+		}
+	}
+	return nil
+}
+
 func (j *journal) usable() error {
 	if j.closed && j.bug != savesAfterClose {
 		return backends.ErrClosed
@@ -271,10 +290,8 @@ func (j *journal) usable() error {
 }
 
 func (j *journal) Save(st *raftpb.HardState, ents []*raftpb.Entry) error {
-	if j.bug != racesWithSnapshots {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if err := j.usable(); err != nil || j.closed {
 		return err
 	}
@@ -298,23 +315,20 @@ func (j *journal) Save(st *raftpb.HardState, ents []*raftpb.Entry) error {
 			j.ents[len(j.ents)-1] = ents[i]
 		}
 	}
-	sync := raft.MustSync(orEmpty(st), j.hs, len(ents)) || j.bug == forcesCommitOnly
+	mustSync := len(ents) > 0
+	if !raft.IsEmptyHardState(st) {
+		mustSync = raft.MustSync(st, j.hs, len(ents))
+	}
 	if !raft.IsEmptyHardState(st) || j.bug == emptySaveClears {
-		sync = sync && (len(ents) > 0 || !raft.IsEmptyHardState(st))
-		keep := j.bug != losesHardState && !(j.bug == losesCommitOnly && !sync)
-		if keep {
-			b = append(b, record('h', orEmpty(st))...)
+		if st == nil {
+			st = &raftpb.HardState{}
 		}
-		j.hs = proto.Clone(orEmpty(st)).(*raftpb.HardState)
+		if j.bug != losesHardState && (j.bug != losesCommitOnly || mustSync) {
+			b = append(b, record('h', st)...)
+		}
+		j.hs = proto.Clone(st).(*raftpb.HardState)
 	}
-	return j.write(b, sync && !raft.IsEmptyHardState(orEmpty(st)) || len(ents) > 0)
-}
-
-func orEmpty(st *raftpb.HardState) *raftpb.HardState {
-	if st == nil {
-		return &raftpb.HardState{}
-	}
-	return st
+	return j.write(b, mustSync || j.bug == forcesCommitOnly)
 }
 
 func (j *journal) write(b []byte, sync bool) error {
@@ -328,17 +342,20 @@ func (j *journal) write(b []byte, sync bool) error {
 	if _, err := j.f.Write(b); err != nil {
 		return err
 	}
-	if sync {
-		return j.f.Sync()
+	if !sync {
+		return nil
 	}
-	return nil
+	start := time.Now()
+	err := j.f.Sync()
+	if j.onSync != nil {
+		j.onSync(time.Since(start))
+	}
+	return err
 }
 
 func (j *journal) SaveSnap(snap *raftpb.Snapshot) error {
-	if j.bug != racesWithSnapshots {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if err := j.usable(); err != nil || j.closed {
 		return err
 	}
@@ -351,6 +368,12 @@ func (j *journal) SaveSnap(snap *raftpb.Snapshot) error {
 		stored.Data = nil
 	case losesConfState:
 		stored.Metadata.ConfState = &raftpb.ConfState{}
+	}
+	if j.bug == dropsOldSnapshotFirst {
+		if err := snapfile.Release(j.dir, snap.GetMetadata().GetIndex()); err != nil {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond) // the new one takes a while on a slow disk
 	}
 	if err := snapfile.Save(j.dir, stored); err != nil {
 		return err
@@ -381,10 +404,8 @@ func (j *journal) Sync() error {
 }
 
 func (j *journal) Release(snap *raftpb.Snapshot) error {
-	if j.bug != racesWithSnapshots {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if err := j.usable(); err != nil || j.closed {
 		return err
 	}
@@ -395,11 +416,7 @@ func (j *journal) Release(snap *raftpb.Snapshot) error {
 	if j.bug == releasesTooMuch {
 		index++
 	}
-	keep := j.ents
-	for len(keep) > 0 && keep[0].GetIndex() <= index {
-		keep = keep[1:]
-	}
-	j.ents = append([]*raftpb.Entry(nil), keep...)
+	j.ents = j.tail(index)
 	if err := j.rewrite(); err != nil {
 		return err
 	}

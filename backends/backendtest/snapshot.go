@@ -198,7 +198,7 @@ func testReleaseGivesSpaceBack(e *env) {
 		}
 	}
 	// Freeing may go on in the background.
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(e.limits.settle); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if used = e.diskUsed(s.dir); used <= written/2 {
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -171,18 +170,10 @@ func snap(index, term uint64, size int) *raftpb.Snapshot {
 
 // payload is random bytes, which no engine can compress away.
 func payload(index, term uint64, size int) []byte {
-	b := make([]byte, (size+7)&^7)
-	r := rand.NewPCG(index, term)
-	for i := 0; i < len(b); i += 8 {
-		binary.LittleEndian.PutUint64(b[i:], r.Uint64())
-	}
-	return b[:size]
-}
-
-// mustSync is rule 1's condition for the next Save.
-func (o *oracle) mustSync(hs *raftpb.HardState, n int) bool {
-	if raft.IsEmptyHardState(hs) {
-		return n > 0
-	}
-	return raft.MustSync(hs, o.hs, n)
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[0:], index)
+	binary.LittleEndian.PutUint64(seed[8:], term)
+	b := make([]byte, size)
+	rand.NewChaCha8(seed).Read(b)
+	return b
 }
