@@ -116,7 +116,6 @@ type logStore interface {
 	ApplySnapshot(snap *raftpb.Snapshot) error
 	CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte) (*raftpb.Snapshot, error)
 	Compact(index uint64) error
-	FirstIndex() (uint64, error)
 }
 
 // Node is one member of a raft group.

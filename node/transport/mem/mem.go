@@ -204,7 +204,9 @@ func (l *link) put(m *raftpb.Message) bool {
 		return false
 	}
 	l.from.messages.Add(1)
-	l.from.bytes.Add(size)
+	if !opts.Codec { // else recode counts what it encodes
+		l.from.bytes.Add(size)
+	}
 	return true
 }
 
@@ -218,7 +220,8 @@ func (t *transport) drop(to uint64, typ raftpb.MessageType) {
 	t.reports.Unreachable(to)
 }
 
-// Stats implements node.StatsReporter. Bytes are payload: nothing is encoded.
+// Stats implements node.StatsReporter. Bytes are payload, or with Options.Codec the
+// size of the encoded messages.
 func (t *transport) Stats() node.TransportStats {
 	return node.TransportStats{Messages: t.messages.Load(), Bytes: t.bytes.Load(), Dropped: t.dropped.Load()}
 }
@@ -340,21 +343,23 @@ func (b *inbox) process(it item) error {
 	m := it.msg
 	if b.owner.net.opts.Codec {
 		var err error
-		if m, err = recode(m); err != nil {
+		var size int
+		if m, size, err = recode(m); err != nil {
 			return err
 		}
+		it.link.from.bytes.Add(int64(size))
 	}
 	return b.owner.recv.Process(b.owner.ctx, m)
 }
 
-func recode(m *raftpb.Message) (*raftpb.Message, error) {
+func recode(m *raftpb.Message) (*raftpb.Message, int, error) {
 	raw, err := proto.Marshal(m)
 	if err != nil {
-		return nil, fmt.Errorf("mem: marshal %s: %w", m.GetType(), err)
+		return nil, 0, fmt.Errorf("mem: marshal %s: %w", m.GetType(), err)
 	}
 	out := new(raftpb.Message)
 	if err := proto.Unmarshal(raw, out); err != nil {
-		return nil, fmt.Errorf("mem: unmarshal %s: %w", m.GetType(), err)
+		return nil, 0, fmt.Errorf("mem: unmarshal %s: %w", m.GetType(), err)
 	}
-	return out, nil
+	return out, len(raw), nil
 }

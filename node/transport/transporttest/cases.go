@@ -166,16 +166,18 @@ func concurrentSend(c *cluster) {
 	}
 }
 
-// payload is n bytes that differ everywhere, so that a lost or swapped part shows.
+// payload is n bytes that differ everywhere, so that a lost or swapped part shows:
+// random ones, repeated, with their position in every page.
 func payload(n int) []byte {
+	var block [64 << 10]byte
+	rng := rand.NewChaCha8([32]byte{byte(n)})
+	rng.Read(block[:]) // never fails
 	b := make([]byte, n)
-	rng := rand.New(rand.NewPCG(uint64(n), 1))
-	i := 0
-	for ; i+8 <= n; i += 8 {
-		binary.LittleEndian.PutUint64(b[i:], rng.Uint64())
+	for i := 0; i < n; i += copy(b[i:], block[:]) {
 	}
-	for ; i < n; i++ {
-		b[i] = byte(rng.Uint64())
+	const page = 4 << 10
+	for i := 0; i+8 <= n; i += page {
+		binary.LittleEndian.PutUint64(b[i:], uint64(i))
 	}
 	return b
 }

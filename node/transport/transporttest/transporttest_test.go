@@ -328,7 +328,7 @@ var brokenTransports = []broken{
 		}
 		return b
 	}},
-	{name: "leaves a goroutine", in: "Close", want: "goroutines are left", make: func(t testing.TB) node.Network {
+	{name: "leaves a goroutine", in: "Close", want: "goroutines are left", waits: true, make: func(t testing.TB) node.Network {
 		end := make(chan struct{})
 		t.Cleanup(func() { close(end) })
 		return bend(bent{joined: func(*bentTransport) { go func() { <-end }() }})(t)

@@ -1,0 +1,397 @@
+package node_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/node"
+	"github.com/raftbench/raftbench/node/transport/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// kept is a storage that outlives its node, as a disk does.
+type kept struct {
+	mu    sync.Mutex
+	state backends.State
+	fail  error
+}
+
+func (k *kept) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fail != nil {
+		return k.fail
+	}
+	if !raft.IsEmptyHardState(hs) {
+		k.state.HardState = proto.Clone(hs).(*raftpb.HardState)
+	}
+	if len(ents) > 0 {
+		keep := 0
+		for keep < len(k.state.Entries) && k.state.Entries[keep].GetIndex() < ents[0].GetIndex() {
+			keep++
+		}
+		k.state.Entries = append(k.state.Entries[:keep:keep], ents...)
+	}
+	return nil
+}
+
+func (k *kept) SaveSnap(snap *raftpb.Snapshot) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.state.Snapshot = snap
+	return nil
+}
+func (k *kept) Sync() error                    { return nil }
+func (k *kept) Release(*raftpb.Snapshot) error { return nil }
+func (k *kept) Close() error                   { return nil }
+
+func (k *kept) reopen(t *testing.T) backends.State {
+	t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	st, err := backends.Recover("memory", k.state.HardState, k.state.Snapshot, append([]*raftpb.Entry(nil), k.state.Entries...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// group is a cluster of a test.
+type group struct {
+	t     *testing.T
+	loop  node.LoopKind
+	net   node.Network
+	peers []uint64
+	nodes map[uint64]*node.Node
+	disks map[uint64]*kept
+	kvs   map[uint64]*node.KV
+}
+
+func newGroup(t *testing.T, loop node.LoopKind, n int) *group {
+	g := &group{t: t, loop: loop, net: mem.New(mem.Options{}), nodes: map[uint64]*node.Node{}, disks: map[uint64]*kept{}, kvs: map[uint64]*node.KV{}}
+	for id := uint64(1); id <= uint64(n); id++ {
+		g.peers = append(g.peers, id)
+	}
+	for _, id := range g.peers {
+		g.disks[id] = &kept{}
+		g.start(id, false)
+	}
+	t.Cleanup(func() {
+		for _, n := range g.nodes {
+			n.Stop()
+		}
+		if err := g.net.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+func (g *group) start(id uint64, joining bool) {
+	g.t.Helper()
+	g.kvs[id] = node.NewKV(64)
+	n, err := node.Start(node.Config{
+		ID: id, Peers: g.peers, Joining: joining, Storage: g.disks[id], State: g.disks[id].reopen(g.t), StateMachine: g.kvs[id],
+		Network: g.net, Loop: g.loop, Tick: 10 * time.Millisecond, SnapshotEntries: 200, CatchUpEntries: 50,
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.nodes[id] = n
+}
+
+func (g *group) stop(id uint64) {
+	g.nodes[id].Stop()
+	delete(g.nodes, id)
+}
+
+// until polls; the deadline is generous because the machine may be slow.
+func (g *group) until(what string, cond func() bool) {
+	g.t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			g.t.Fatalf("not within a minute: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (g *group) leader() *node.Node {
+	g.t.Helper()
+	var lead *node.Node
+	g.until("a leader", func() bool {
+		for _, n := range g.nodes {
+			if st := n.Status(); st.IsLeader && st.Applied > 0 {
+				lead = n
+				return true
+			}
+		}
+		return false
+	})
+	return lead
+}
+
+func payload(id uint64) []byte {
+	p := binary.LittleEndian.AppendUint64(nil, id)
+	p = binary.LittleEndian.AppendUint64(p, id%64)
+	return append(p, fmt.Sprint("value ", id)...)
+}
+
+// propose sends payloads to whoever leads.
+func (g *group) propose(from, to uint64) {
+	g.t.Helper()
+	for id := from; id < to; id++ {
+		lead := g.leader()
+		if err := lead.Propose(context.Background(), payload(id)); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+}
+
+// settled waits until every node has applied the same, at least index.
+func (g *group) settled(index uint64) {
+	g.t.Helper()
+	g.until("all nodes applied the same", func() bool {
+		first := g.leader().Status().Applied
+		if first < index {
+			return false
+		}
+		for _, n := range g.nodes {
+			if n.Status().Applied != first {
+				return false
+			}
+		}
+		return true
+	})
+	var want uint64
+	for id, n := range g.nodes {
+		got := g.kvs[id].Hash()
+		if want == 0 {
+			want = got
+		}
+		if got != want {
+			g.t.Errorf("node %d holds another state (applied %d)", id, n.Status().Applied)
+		}
+	}
+}
+
+func loops(t *testing.T, f func(t *testing.T, loop node.LoopKind)) {
+	for _, loop := range []node.LoopKind{node.LoopReady, node.LoopAsync} {
+		t.Run(string(loop), func(t *testing.T) { f(t, loop) })
+	}
+}
+
+func TestReplicate(t *testing.T) {
+	loops(t, func(t *testing.T, loop node.LoopKind) {
+		g := newGroup(t, loop, 3)
+		g.leader()
+		g.propose(1, 1001) // passes several snapshots
+		g.settled(1000)
+		for id, n := range g.nodes {
+			if n.Status().Snapshot == 0 {
+				t.Errorf("node %d took no snapshot in 1000 entries", id)
+			}
+		}
+	})
+}
+
+func TestOneNode(t *testing.T) {
+	loops(t, func(t *testing.T, loop node.LoopKind) {
+		g := newGroup(t, loop, 1)
+		g.leader()
+		g.propose(1, 101)
+		g.settled(100)
+	})
+}
+
+// TestRestart stops all nodes and starts them on what they saved.
+func TestRestart(t *testing.T) {
+	loops(t, func(t *testing.T, loop node.LoopKind) {
+		g := newGroup(t, loop, 3)
+		g.leader()
+		g.propose(1, 401)
+		g.settled(400)
+		want := g.kvs[1].Hash()
+		for id := range g.disks {
+			g.stop(id)
+		}
+		for id := range g.disks {
+			g.start(id, false)
+		}
+		g.settled(400)
+		if got := g.kvs[1].Hash(); got != want {
+			t.Errorf("another state after the restart")
+		}
+		g.propose(401, 501)
+		g.settled(500)
+	})
+}
+
+// TestInstallSnapshot brings back a follower that lost everything, after the log
+// was compacted past it.
+func TestInstallSnapshot(t *testing.T) {
+	loops(t, func(t *testing.T, loop node.LoopKind) {
+		g := newGroup(t, loop, 3)
+		lead := g.leader()
+		g.propose(1, 51)
+		g.settled(50)
+		gone := lead.Status().ID%3 + 1
+		g.stop(gone)
+		lead = g.leader()
+		g.propose(51, 301)
+		g.until("applied", func() bool { return lead.Status().Applied >= 300 })
+		g.until("compacted", func() bool {
+			err := lead.Snapshot(context.Background(), 0)
+			if err != nil && !errors.Is(err, node.ErrSnapshotBusy) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		g.start(gone, false)
+		g.settled(300)
+		if g.disks[gone].state.Snapshot == nil {
+			t.Error("the follower caught up without a snapshot")
+		}
+	})
+}
+
+func TestMembership(t *testing.T) {
+	loops(t, func(t *testing.T, loop node.LoopKind) {
+		g := newGroup(t, loop, 3)
+		g.propose(1, 11)
+		change := func(typ raftpb.ConfChangeType, id uint64, done func(*raftpb.ConfState) bool) {
+			g.until("membership change", func() bool {
+				if err := g.leader().ProposeConfChange(context.Background(), &raftpb.ConfChange{Type: typ.Enum(), NodeId: &id}); err != nil {
+					t.Fatal(err)
+				}
+				ok := false
+				deadline := time.Now().Add(time.Second) // then propose again: it may have been dropped
+				for !ok && time.Now().Before(deadline) {
+					ok = done(g.members())
+					time.Sleep(time.Millisecond)
+				}
+				return ok
+			})
+		}
+		has := func(cs *raftpb.ConfState, id uint64) bool {
+			for _, v := range cs.GetVoters() {
+				if v == id {
+					return true
+				}
+			}
+			return false
+		}
+		g.disks[4] = &kept{}
+		g.start(4, true)
+		change(raftpb.ConfChangeAddNode, 4, func(cs *raftpb.ConfState) bool { return has(cs, 4) })
+		g.propose(11, 61)
+		g.settled(60)
+		gone := g.leader().Status().ID%4 + 1 // a follower
+		change(raftpb.ConfChangeRemoveNode, gone, func(cs *raftpb.ConfState) bool { return !has(cs, gone) })
+		lead := g.leader()
+		m := &raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), From: &gone}
+		if err := lead.Process(context.Background(), m); err == nil {
+			t.Errorf("node %d takes messages of removed node %d", lead.Status().ID, gone)
+		}
+		g.stop(gone)
+		g.propose(61, 111)
+		g.settled(110)
+	})
+}
+
+// members is the configuration that the leader's next snapshot records.
+func (g *group) members() *raftpb.ConfState {
+	lead := g.leader()
+	if err := lead.Snapshot(context.Background(), 50); err != nil {
+		return &raftpb.ConfState{}
+	}
+	d := g.disks[lead.Status().ID]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state.Snapshot.GetMetadata().GetConfState()
+}
+
+// TestReadIndex: a read sees every write that was applied before it was asked.
+func TestReadIndex(t *testing.T) {
+	loops(t, func(t *testing.T, loop node.LoopKind) {
+		g := newGroup(t, loop, 3)
+		lead := g.leader()
+		g.propose(1, 201)
+		g.until("applied", func() bool { return lead.Status().Applied >= 200 })
+		applied := lead.Status().Applied
+		for id, n := range g.nodes { // followers too: they ask the leader
+			done := make(chan error, 1)
+			if err := n.ReadIndex(context.Background(), func(err error) { done <- err }); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if got := n.Status().Applied; got < applied {
+				t.Errorf("node %d reads at %d, but %d was applied before", id, got, applied)
+			}
+		}
+	})
+}
+
+// TestStorageFailure: the node whose disk fails stops and says why; the others go
+// on.
+func TestStorageFailure(t *testing.T) {
+	loops(t, func(t *testing.T, loop node.LoopKind) {
+		g := newGroup(t, loop, 3)
+		g.propose(1, 51)
+		g.settled(50)
+		bad := g.leader()
+		id := bad.Status().ID
+		g.disks[id].mu.Lock()
+		g.disks[id].fail = errors.New("input/output error")
+		g.disks[id].mu.Unlock()
+		if err := bad.Propose(context.Background(), payload(51)); err != nil {
+			t.Fatal(err)
+		}
+		<-bad.Failed()
+		if err := bad.Err(); err == nil || !errors.Is(err, g.disks[id].fail) {
+			t.Errorf("node %d stopped with %v", id, err)
+		}
+		if err := bad.Propose(context.Background(), payload(52)); !errors.Is(err, node.ErrStopped) {
+			t.Errorf("a stopped node takes proposals: %v", err)
+		}
+		g.stop(id)
+		g.propose(52, 102)
+		g.until("the others go on", func() bool { return g.leader().Status().Applied >= 101 })
+	})
+}
+
+func TestConfig(t *testing.T) {
+	ok := func() node.Config {
+		return node.Config{ID: 1, Peers: []uint64{1}, Storage: &kept{}, StateMachine: node.NewKV(1), Network: mem.New(mem.Options{})}
+	}
+	for name, change := range map[string]func(*node.Config){
+		"no id":        func(c *node.Config) { c.ID = 0 },
+		"no storage":   func(c *node.Config) { c.Storage = nil },
+		"not a peer":   func(c *node.Config) { c.Peers = []uint64{2} },
+		"unknown loop": func(c *node.Config) { c.Loop = "other" },
+		"election":     func(c *node.Config) { c.ElectionTicks = 1 },
+		"batch":        func(c *node.Config) { c.MaxBatch = -1 },
+	} {
+		cfg := ok()
+		change(&cfg)
+		if n, err := node.Start(cfg); err == nil {
+			n.Stop()
+			t.Errorf("%s: started", name)
+		}
+	}
+}
