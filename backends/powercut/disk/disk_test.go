@@ -104,7 +104,7 @@ func apply(t fataler, d *disk.Disk, op oracle.Op) {
 		n := find(t, d, op.Path)
 		_, errno = d.Write(n, op.Off, bytes.Repeat([]byte{op.Fill}, op.Len))
 		if op.Synced {
-			d.Fsync(n, op.Kind == "write")
+			d.Fsync(n, op.DataOnly())
 		}
 	case "fsync":
 		d.Fsync(find(t, d, op.Path), false)

@@ -24,8 +24,12 @@ type Op struct {
 	Off    int64  // write, mmap; the size for truncate
 	Len    int    // write, mmap
 	Fill   byte   // of what is written
-	Synced bool   // mmap: msync; write: O_DSYNC
+	Synced bool   // mmap: msync; write: O_DSYNC; append: O_SYNC
 }
+
+// DataOnly says what the sync of a Synced operation is: msync and O_DSYNC are
+// fdatasync, O_SYNC is fsync.
+func (op Op) DataOnly() bool { return op.Kind != "append" }
 
 // Kinds are the operations; a caller that cannot do one leaves it out.
 var Kinds = []string{
@@ -36,6 +40,9 @@ var Kinds = []string{
 // Oracle follows a run and judges what a cut left.
 type Oracle struct {
 	mode disk.Mode
+	// SplitWrites: the kernel cuts writes at page boundaries, so that a cut may
+	// fall between the parts.
+	SplitWrites bool
 	// names is every state of the names since the last moment at which all of
 	// them were durable; the last one is live.
 	names []map[string]*file
@@ -151,7 +158,7 @@ func (o *Oracle) Done(op Op) {
 		f.contents = append(f.contents, c)
 		o.touch(f)
 		if op.Synced {
-			o.synced(f, op.Kind == "write")
+			o.synced(f, op.DataOnly())
 		}
 	case "fsync":
 		o.synced(f, false)
@@ -261,7 +268,7 @@ func (o *Oracle) checkNames(found map[string]Found) error {
 			if f == nil || !there {
 				return f == nil && !there
 			}
-			why = f.may(content.Content, o.mode)
+			why = o.may(f, content.Content)
 			return why == nil
 		})
 		if !ok {
@@ -277,7 +284,7 @@ func (o *Oracle) checkJournal(found map[string]Found) error {
 		same := len(m) == len(found)
 		for name, f := range m {
 			c, there := found[name]
-			same = same && there && f.may(c.Content, o.mode) == nil
+			same = same && there && o.may(f, c.Content) == nil
 		}
 		if same {
 			return nil
@@ -287,13 +294,13 @@ func (o *Oracle) checkJournal(found map[string]Found) error {
 }
 
 // may says why content is impossible for f.
-func (f *file) may(content []byte, mode disk.Mode) error {
+func (o *Oracle) may(f *file, content []byte) error {
 	least, most, known := len(f.contents[0]), 0, false
 	for _, c := range f.contents {
 		least, most = min(least, len(c)), max(most, len(c))
 		known = known || len(c) == len(content)
 	}
-	if mode == disk.Ordered && len(content)%disk.PageSize == 0 {
+	if (o.mode == disk.Ordered || o.SplitWrites) && len(content)%disk.PageSize == 0 {
 		known = known || (len(content) >= least && len(content) <= most)
 	}
 	if !known {
