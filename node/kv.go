@@ -161,7 +161,7 @@ func (kv *KV) Restore(data []byte) error {
 		return fmt.Errorf("restore state: checksum %08x of %d bytes, want %08x", got, len(body), sum)
 	}
 	keys := binary.LittleEndian.Uint64(body[8:])
-	if keys == 0 || keys > 1<<32 {
+	if keys == 0 || keys > 1<<28 {
 		return fmt.Errorf("restore state: %d keys", keys)
 	}
 	next := &KV{values: make([][]byte, keys)}
