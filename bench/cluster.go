@@ -54,7 +54,7 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 	c := &cluster{one: one, o: o, payloads: payloads, net: &observedNetwork{Network: inner, o: o},
 		logger: slog.New(slog.DiscardHandler)}
 	for id := uint64(1); id <= uint64(one.Nodes); id++ {
-		m := &member{id: id, dir: filepath.Join(one.Dir, fmt.Sprintf("node-%d", id))}
+		m := &member{id: id, dir: filepath.Join(one.RunDir, fmt.Sprintf("node-%d", id))}
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return nil, errors.Join(fmt.Errorf("make the node's directory: %w", err), c.stop())
 		}

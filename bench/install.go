@@ -143,7 +143,4 @@ func (c *cluster) checkHashes(run *result.Run, behind []uint64) {
 		run.Snapshots[i].HashOK = &same
 	}
 	run.Snapshot.HashOK = &same
-	if !same {
-		run.Flags = append(run.Flags, "state_differs")
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/raftbench/raftbench/backends"
@@ -13,7 +14,7 @@ import (
 	"github.com/raftbench/raftbench/bench/result"
 )
 
-// RunOne makes one run in this process: it starts a cluster in one.Dir, loads it,
+// RunOne makes one run in this process: it starts a cluster in one.RunDir, loads it,
 // measures, and reads everything back. GOMAXPROCS is changed while it runs.
 //
 // The run is returned also with an error, as far as it got.
@@ -114,6 +115,11 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 	}
 	report(Progress{Phase: "verify"})
 	verified, restart, err := c.verifyCluster(behind)
+	if snap := run.Snapshot; snap != nil && snap.HashOK != nil && !*snap.HashOK {
+		verified.OK = false
+		verified.Wrong++
+		verified.Detail = strings.TrimPrefix(verified.Detail+"; the state that a snapshot restored differs from the leader's", "; ")
+	}
 	run.Verified, run.Restart = &verified, restart
 	return err
 }

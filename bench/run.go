@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/disk"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
 )
@@ -132,7 +133,7 @@ func (s *Spec) runIn(ctx context.Context, ws *Workspace, one One, clock *suiteCl
 	if err != nil {
 		return result.Run{}, err
 	}
-	one.Dir = dir
+	one.RunDir = dir
 	run, err := s.RunOne(ctx, one, func(p Progress) {
 		p.Block, p.Blocks, p.Order, p.Runs = one.Block, s.Repeats, one.Order, s.Repeats*s.perBlock()
 		p.Left = clock.left()
@@ -177,6 +178,7 @@ const harnessShare = 0.80
 // conclude adds what can be said only with all runs at hand.
 func (s *Spec) conclude(res *result.Result) {
 	res.Ended = time.Now().UTC()
+	applyFloor(res)
 	ceiling := map[int]float64{}
 	for _, r := range res.Runs {
 		if r.Durability == string(backends.None) {
@@ -210,6 +212,56 @@ func Lost(res *result.Result) bool {
 	return false
 }
 
+// calibrate measures the device floor before, between and after the blocks, in
+// the directory where the data goes. block is the one that follows.
 func (s *Spec) calibrate(ctx context.Context, ws *Workspace, res *result.Result, block int) error {
+	if s.NoCalibrate {
+		return nil
+	}
+	at := "between"
+	switch block {
+	case 1:
+		at = "before"
+	case s.Repeats + 1:
+		at = "after"
+	}
+	s.tell(Progress{Phase: "calibrate", Block: min(block, s.Repeats), Blocks: s.Repeats})
+	opts := disk.Quick(at, block, s.Seed)
+	if s.CalibrateFor > 0 {
+		opts.Budget = s.CalibrateFor
+	}
+	cals, err := disk.Calibrate(ctx, ws.Path(), opts)
+	if err != nil {
+		return fmt.Errorf("measure the device floor: %w", err)
+	}
+	res.Calibration = append(res.Calibration, cals...)
 	return nil
+}
+
+// applyFloor sets each Save against the floor at its size, by the calibrations
+// before and after its block.
+func applyFloor(res *result.Result) {
+	for i := range res.Runs {
+		r := &res.Runs[i]
+		if r.Save.Count == 0 || r.Durability == string(backends.None) {
+			continue
+		}
+		var around []result.Calibration
+		for _, c := range res.Calibration {
+			if c.Block == r.Block || c.Block == r.Block+1 {
+				around = append(around, c)
+			}
+		}
+		if floor, ok := disk.Floor(around, int(r.SaveBytes)); ok && floor > 0 {
+			r.SaveFloor = float64(r.Save.P50) / float64(floor)
+		}
+		if !disk.Persists(around) {
+			r.Flags = append(r.Flags, "fake_disk")
+		}
+	}
+	if share, ok := disk.Drift(res.Calibration); ok && disk.Drifted(share) {
+		for i := range res.Runs {
+			res.Runs[i].Flags = append(res.Runs[i].Flags, "floor_drift")
+		}
+	}
 }

@@ -17,12 +17,12 @@ import (
 // Spec describes a suite: every backend, Repeats times. The zero value of an
 // optional field means its default.
 type Spec struct {
-	Backends []backends.Backend // at least one
+	Backends []backends.Backend `json:"-"` // at least one
 	Dir      string             // where the data goes; see [Workspace]
 	Keep     bool               // leave the data where it is
 
 	Transport string        // default "mem"
-	Networks  Networks      // how transports are made; default [DefaultNetworks]
+	Networks  Networks      `json:"-"` // how transports are made; default [DefaultNetworks]
 	Loop      node.LoopKind // default ready
 	Nodes     int           // 1 to 9; default 3
 	Batch     int           // most proposals in one MsgProp; default 512
@@ -55,22 +55,22 @@ type Spec struct {
 
 	// RunOne makes one run; default [RunOne] in this process. The command runs
 	// itself instead, so that no backend's leftovers count for the next.
-	RunOne func(ctx context.Context, one One, progress func(Progress)) (result.Run, error)
+	RunOne func(ctx context.Context, one One, progress func(Progress)) (result.Run, error) `json:"-"`
 	// Progress, if set, hears of phases and finished runs. It is called from one
 	// goroutine at a time and must not block.
-	Progress func(Progress)
+	Progress func(Progress) `json:"-"`
 	// Done holds runs of an interrupted suite that are not to be made again.
-	Done []result.Run
+	Done []result.Run `json:"-"`
 }
 
 // One is a single run: what is left of a Spec when the matrix is expanded.
 type One struct {
 	Spec
-	Backend   backends.Backend
-	Block     int // from 1
-	Order     int // from 1
+	Backend   backends.Backend `json:"-"`
+	Block     int              // from 1
+	Order     int              // from 1
 	StateSize int64
-	Dir       string // of this run alone
+	RunDir    string // of this run alone
 }
 
 // ID names the run within its suite.

@@ -174,3 +174,25 @@ func (ws *Workspace) Close() error {
 	errs = append(errs, ws.lock.Close())
 	return errors.Join(errs...)
 }
+
+// ScratchDir makes a new folder below parent (the current directory where it is
+// empty), which may hold anything, and removes the folder at Close.
+func ScratchDir(parent string) (*Workspace, error) {
+	if parent == "" {
+		parent = "."
+	}
+	if info, err := os.Stat(parent); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	} else if !info.IsDir() {
+		return nil, usage("--dir %s is a file, not a directory", parent)
+	}
+	dir, err := os.MkdirTemp(parent, "raftbench-data-")
+	if err != nil {
+		return nil, fmt.Errorf("make a data directory below %s: %w", parent, err)
+	}
+	ws := &Workspace{dir: dir, created: true}
+	if err := ws.takeLock(); err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return ws, nil
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench"
+)
+
+// Exit codes, fixed by the contract of the command.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitLost        = 3  // an acknowledged entry was lost or wrong
+	exitInvalid     = 4  // the measurement is invalid, with --strict
+	exitRegression  = 5  // compare
+	exitThreshold   = 99 // a threshold was missed
+	exitInterrupted = 130
+)
+
+// exitError ends the command with a code of its own. A nil error was already
+// told.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// app is what every command needs.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// run is the whole command, from arguments to exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	code := exitCode(err)
+	if err != nil && !told(err) {
+		fmt.Fprintf(stderr, "raftbench: %v\n", err)
+		if code == exitUsage {
+			fmt.Fprintln(stderr, "See 'raftbench --help', or 'raftbench run --help' for examples.")
+		}
+	}
+	return code
+}
+
+func told(err error) bool {
+	var e *exitError
+	return errors.As(err, &e) && e.err == nil
+}
+
+func exitCode(err error) int {
+	var (
+		exit  *exitError
+		usage *bench.UsageError
+		param *backends.ParamError
+	)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &exit):
+		return exit.code
+	case errors.As(err, &usage), errors.As(err, &param):
+		return exitUsage
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	return exitError
+}
+
+func usageErrorf(format string, args ...any) error {
+	return &bench.UsageError{Reason: fmt.Sprintf(format, args...)}
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "raftbench",
+		Short: "Which storage should sit under my raft log, on this disk, under this load, and how sure am I?",
+		Long: strings.TrimSpace(`
+raftbench drives one raft loop over interchangeable storage and compares them:
+throughput, response time, fsync latency, snapshot install, with the proof that
+what was acknowledged is there, and an interval around every figure.`),
+		Example: `  raftbench run                                    # the four engines and two controls, two minutes
+  raftbench run --backends etcd-wal,pebble --load closed:256 --repeats 10
+  raftbench disk --dir /var/lib/etcd               # is this disk fast enough?
+  raftbench list                                   # backends and their parameters`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%v", err) })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(a.runCommand(), a.workerCommand(), a.diskCommand(), a.compareCommand(), a.reportCommand(), a.listCommand(), a.versionCommand())
+	return root
+}
+
+// noArgs is cobra.NoArgs as a usage error.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageErrorf("%s takes no argument %q", cmd.CommandPath(), args[0])
+	}
+	return nil
+}

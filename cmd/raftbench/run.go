@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench"
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/node"
+	"github.com/raftbench/raftbench/reports"
+)
+
+// runFlags are the flags of `raftbench run` as they were given.
+type runFlags struct {
+	backends, transport, loop, load, workload string
+	valueSize, stateSize, dir, out            string
+	nodes, repeats, batch, gomaxprocs         int
+	seed                                      int64
+	readRatio, compressible                   float64
+	duration, warmup, timeout                 time.Duration
+	snapshotEntries, catchUpEntries           uint64
+	thresholds                                []string
+	keep, strict, quiet, json, inProcess      bool
+}
+
+const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Compare backends under one raft loop",
+		Long: strings.TrimSpace(`
+Run a cluster on each backend in turn, several times in shuffled order, under the
+same load; read back everything that was acknowledged; print a table and write
+result.json, bench.txt, runs.csv and report.html.
+
+Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wrong ·
+4 the measurement is invalid (with --strict) · 99 a threshold was missed ·
+130 interrupted (what was finished is written).`),
+		Example: `  raftbench run
+  raftbench run --backends etcd-wal,mem --load closed:256 --repeats 10
+  raftbench run --backends 'bbolt,bbolt[freelist=array]' --load poisson:2000
+  raftbench run --workload snapshot --state-size 16MiB,128MiB
+  raftbench run --dir /mnt/nvme/bench --keep
+  raftbench run --threshold 'etcd-wal:save.p99<5ms'`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.runSuite(cmd.Context(), &f, os.Args)
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func (f *runFlags) register(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.backends, "backends", defaultBackends, "names from 'raftbench list', each optionally with parameters: bbolt[freelist=array]")
+	fl.StringVar(&f.transport, "transport", "mem", strings.Join(slices.Sorted(maps.Keys(networks())), ", "))
+	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites)")
+	fl.IntVar(&f.nodes, "nodes", 3, "1 to 9")
+	fl.StringVar(&f.load, "load", "closed:64", "closed:N clients; open:R or poisson:R arrivals a second; curve; search:p99<10ms")
+	fl.StringVar(&f.workload, "workload", "propose", "propose, snapshot, restart, age, or trace:DIR")
+	fl.Float64Var(&f.readRatio, "read-ratio", 0, "share of linearizable reads, 0 to 1")
+	fl.StringVar(&f.valueSize, "value-size", "1KiB", "a size, or A-B for a uniform range")
+	fl.Float64Var(&f.compressible, "compressible", 0, "share of each value that compresses away, 0 to 1")
+	fl.StringVar(&f.stateSize, "state-size", "64MiB", "sizes of the state (workload snapshot) or of the log (restart), comma-separated")
+	fl.DurationVar(&f.duration, "duration", 5*time.Second, "measured time of one run")
+	fl.DurationVar(&f.warmup, "warmup", time.Second, "time before it, up to three times that until the load is steady")
+	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of one operation, which then counts as an error")
+	fl.IntVar(&f.repeats, "repeats", 3, "blocks, each with every backend once in shuffled order; 10 decide, 20 publish")
+	fl.Int64Var(&f.seed, "seed", 1, "of payloads, schedules and order")
+	fl.StringVar(&f.dir, "dir", "", "where the data goes (default: a new folder under the current directory, removed at the end)")
+	fl.BoolVar(&f.keep, "keep", false, "leave the data directories where they are")
+	fl.StringVar(&f.out, "out", "", "where the results go (default: raftbench-out/<UTC time>)")
+	fl.StringArrayVar(&f.thresholds, "threshold", nil, "demand, e.g. 'etcd-wal:save.p99<5ms'; repeatable; exit code 99 where it is missed")
+	fl.IntVar(&f.batch, "batch", 512, "most proposals gathered into one MsgProp; 1 proposes one by one")
+	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes; cores for mem)")
+	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 0, "entries between two snapshots (default 100000)")
+	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
+	fl.BoolVar(&f.strict, "strict", false, "exit code 4 where a flag makes the measurement invalid")
+	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
+	fl.BoolVar(&f.json, "json", false, "print result.json instead of the table")
+	fl.BoolVar(&f.inProcess, "in-process", false, "make all runs in this process, for profiling")
+	cmd.Flag("in-process").Hidden = true
+}
+
+// spec turns the flags into a suite; everything wrong with them is told at once.
+func (f *runFlags) spec() (bench.Spec, error) {
+	s := bench.Spec{
+		Dir: f.dir, Keep: f.keep, Transport: f.transport, Networks: networks(), Loop: node.LoopKind(f.loop),
+		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
+		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Seed: f.seed,
+		GOMAXPROCS: f.gomaxprocs, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
+	}
+	var errs []error
+	add := func(err error) { errs = append(errs, err) }
+	for _, label := range backends.SplitNames(f.backends) {
+		b, err := lookup(label)
+		add(err)
+		s.Backends = append(s.Backends, b)
+	}
+	var err error
+	s.Load, err = bench.ParseLoad(f.load)
+	add(err)
+	s.Workload, err = bench.ParseWorkload(f.workload)
+	add(err)
+	s.ValueSize, s.ValueSizeMax, err = parseSizeRange(f.valueSize)
+	add(err)
+	if s.Workload.Kind != bench.WorkloadPropose {
+		s.StateSizes, err = parseSizes(f.stateSize)
+		add(err)
+	}
+	for _, zero := range []struct {
+		name string
+		bad  bool
+	}{{"nodes", f.nodes == 0}, {"repeats", f.repeats == 0}, {"batch", f.batch == 0}, {"duration", f.duration == 0}} {
+		if zero.bad { // 0 means the default in a Spec, but nobody types it to mean that
+			add(usageErrorf("--%s 0: want more than 0", zero.name))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return s, err
+	}
+	return s, s.Fill()
+}
+
+// parseSizeRange reads 1KiB or 100-4KiB; max is 0 for a fixed size.
+func parseSizeRange(s string) (lo, hi int, err error) {
+	from, to, ranged := strings.Cut(s, "-")
+	lo, err = parseSize(from)
+	if err != nil || !ranged {
+		return lo, 0, err
+	}
+	hi, err = parseSize(to)
+	return lo, hi, err
+}
+
+func parseSize(s string) (int, error) {
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n == 0 || n > 1<<40 {
+		return 0, usageErrorf("size %q: want a size above 0 such as 512, 1KiB or 64MiB", s)
+	}
+	return int(n), nil
+}
+
+func parseSizes(list string) ([]int64, error) {
+	var out []int64
+	for s := range strings.SplitSeq(list, ",") {
+		n, err := parseSize(strings.TrimSpace(s))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, int64(n))
+	}
+	return out, nil
+}
+
+// runSuite is `raftbench run`.
+func (a *app) runSuite(ctx context.Context, f *runFlags, argv []string) error {
+	spec, err := f.spec()
+	if err != nil {
+		return err
+	}
+	demands, err := parseThresholds(f.thresholds)
+	if err != nil {
+		return err
+	}
+	out, err := prepareOut(f.out)
+	if err != nil {
+		return err
+	}
+	p := newProgress(a.stderr, f.quiet)
+	spec.Progress = p.show
+	if !f.inProcess {
+		spec.RunOne = runInProcess
+	}
+	res, err := bench.Run(ctx, spec)
+	p.clear()
+	if res == nil {
+		return errors.Join(err, dropEmpty(out))
+	}
+	res.Command = append([]string{"raftbench"}, argv[1:]...)
+	res.Env.Version = version()
+	res.Thresholds = stats.Evaluate(demands, res.Runs)
+	return a.publish(res, err, out, f)
+}
+
+// publish writes and prints what was measured, and decides the exit code. runErr
+// is why the suite ended early, if it did.
+func (a *app) publish(res *result.Result, runErr error, out string, f *runFlags) error {
+	if len(res.Runs) == 0 {
+		return errors.Join(interrupted(res, runErr), dropEmpty(out))
+	}
+	if err := reports.Write(out, res); err != nil {
+		return errors.Join(runErr, err)
+	}
+	if err := a.print(res, f.json); err != nil {
+		return errors.Join(runErr, err)
+	}
+	fmt.Fprintf(a.stderr, "\nreport: %s\n", filepath.Join(out, reports.ReportFile))
+	switch {
+	case bench.Lost(res):
+		return &exitError{exitLost, errors.New("an acknowledged entry was lost or wrong; see the column verified")}
+	case runErr != nil:
+		return interrupted(res, runErr)
+	case f.strict && reports.Verdict(res).Validity == reports.Invalid:
+		return &exitError{exitInvalid, errors.New("the measurement is invalid; the table says why")}
+	}
+	for _, t := range res.Thresholds {
+		if !t.OK {
+			return &exitError{exitThreshold, fmt.Errorf("threshold missed: %s (%s)", t.Expr, t.Backend)}
+		}
+	}
+	return nil
+}
+
+// interrupted is the error of a suite that ended early.
+func interrupted(res *result.Result, err error) error {
+	if res.Interrupted {
+		return &exitError{exitInterrupted, fmt.Errorf("interrupted after %d of %d runs", len(res.Runs), res.Planned)}
+	}
+	return err
+}
+
+func (a *app) print(res *result.Result, asJSON bool) error {
+	if asJSON {
+		return reports.JSON(a.stdout, res)
+	}
+	return reports.Table(a.stdout, res, a.tableOptions())
+}
+
+// tableOptions fit the table to the terminal, or to 100 columns where there is
+// none.
+func (a *app) tableOptions() reports.TableOptions {
+	o := reports.TableOptions{}
+	f, ok := a.stdout.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return o
+	}
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+		o.Width = width
+	}
+	o.Color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return o
+}
+
+func parseThresholds(exprs []string) ([]stats.Demand, error) {
+	var demands []stats.Demand
+	var errs []error
+	for _, e := range exprs {
+		d, err := stats.Threshold(e)
+		if err != nil {
+			errs = append(errs, usageErrorf("--threshold %v", err))
+			continue
+		}
+		demands = append(demands, d)
+	}
+	return demands, errors.Join(errs...)
+}
+
+// prepareOut makes the directory of the results, so that a suite does not run for
+// an hour only to find that it cannot be written.
+func prepareOut(out string) (string, error) {
+	if out == "" {
+		out = filepath.Join("raftbench-out", time.Now().UTC().Format("20060102T150405Z"))
+	}
+	if info, err := os.Stat(out); err == nil && !info.IsDir() {
+		return "", usageErrorf("--out %s is a file, not a directory", out)
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return "", fmt.Errorf("make the directory of the results: %w", err)
+	}
+	probe, err := os.CreateTemp(out, ".writable-")
+	if err != nil {
+		return "", fmt.Errorf("write to the directory of the results: %w", err)
+	}
+	return out, errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// dropEmpty removes the results' directory where nothing was written to it.
+func dropEmpty(out string) error {
+	if err := os.Remove(out); err != nil && !errors.Is(err, os.ErrExist) {
+		if entries, _ := os.ReadDir(out); len(entries) == 0 {
+			return fmt.Errorf("remove the empty directory of the results: %w", err)
+		}
+	}
+	return nil
+}
+
+// networks are the transports of this build.
+func networks() bench.Networks { return bench.DefaultNetworks() }

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/all"
+	"github.com/raftbench/raftbench/bench"
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+// job is one run as it travels to a worker process: the command runs itself for
+// every run, so that one backend's heap, goroutines and page tables do not count
+// for the next.
+type job struct {
+	Backend string // as in --backends
+	One     bench.One
+}
+
+// answer is one line of a worker's standard output.
+type answer struct {
+	Progress *bench.Progress `json:",omitempty"`
+	Run      *result.Run     `json:",omitempty"`
+	Error    string          `json:",omitempty"`
+	Usage    bool            `json:",omitempty"`
+}
+
+// workerGrace is how long a worker has to stop its nodes and unlock what it holds
+// after it was asked to.
+const workerGrace = 20 * time.Second
+
+func (a *app) workerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "worker",
+		Short:  "Make one run for a parent process (job on standard input)",
+		Hidden: true,
+		Args:   noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.work(cmd.Context())
+		},
+	}
+}
+
+// work makes the run that standard input describes. When that ends, the parent
+// is gone, and the run stops.
+func (a *app) work(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := json.NewDecoder(a.stdin)
+	var j job
+	if err := in.Decode(&j); err != nil {
+		return fmt.Errorf("read the job: %w", err)
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, a.stdin) // ends when the parent does
+		cancel()
+	}()
+	var mu sync.Mutex
+	out := json.NewEncoder(a.stdout)
+	send := func(ans answer) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = out.Encode(ans) // a parent that is gone ends the run through stdin
+	}
+	b, err := lookup(j.Backend)
+	if err != nil {
+		return err
+	}
+	j.One.Backend, j.One.Networks = b, networks()
+	run, err := bench.RunOne(ctx, j.One, func(p bench.Progress) { send(answer{Progress: &p}) })
+	ans := answer{Run: &run}
+	if err != nil {
+		var usage *bench.UsageError
+		ans.Error, ans.Usage = err.Error(), errors.As(err, &usage)
+	}
+	send(ans)
+	return nil
+}
+
+// lookup finds a backend by the name and settings of --backends.
+func lookup(label string) (backends.Backend, error) {
+	name, params, err := backends.ParseName(label)
+	if err != nil {
+		return backends.Backend{}, usageErrorf("backend %v", err)
+	}
+	b, err := all.Lookup(name)
+	if err != nil {
+		return backends.Backend{}, usageErrorf("%v", err)
+	}
+	return b.With(params), nil
+}
+
+// runInProcess makes one run in a process of its own.
+func runInProcess(ctx context.Context, one bench.One, progress func(bench.Progress)) (result.Run, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return result.Run{}, fmt.Errorf("find this program to run it again: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, self, "worker")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent, which asks the worker to stop
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = workerGrace
+	var last lastWords
+	cmd.Stderr = &last
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return result.Run{}, fmt.Errorf("start a worker: %w", err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return result.Run{}, fmt.Errorf("start a worker: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return result.Run{}, fmt.Errorf("start a worker: %w", err)
+	}
+	final, readErr := converse(stdin, stdout, job{Backend: one.Backend.Label(), One: one}, progress)
+	_ = stdin.Close()
+	waitErr := cmd.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return result.Run{}, context.Cause(ctx)
+	case final == nil:
+		return result.Run{}, fmt.Errorf("worker for %s died: %w\n%s", one.ID(), errors.Join(waitErr, readErr), last.String())
+	case final.Error != "" && final.Usage:
+		return *final.Run, &bench.UsageError{Reason: final.Error}
+	case final.Error != "":
+		return *final.Run, errors.New(final.Error)
+	}
+	return *final.Run, nil
+}
+
+// converse sends the job and reads answers up to the final one.
+func converse(stdin io.Writer, stdout io.Reader, j job, progress func(bench.Progress)) (*answer, error) {
+	if err := json.NewEncoder(stdin).Encode(j); err != nil {
+		return nil, fmt.Errorf("send the job: %w", err)
+	}
+	dec := json.NewDecoder(bufio.NewReaderSize(stdout, 1<<16))
+	for {
+		var ans answer
+		if err := dec.Decode(&ans); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil, nil
+			}
+			return nil, fmt.Errorf("read the worker's answer: %w", err)
+		}
+		if ans.Progress != nil {
+			progress(*ans.Progress)
+			continue
+		}
+		if ans.Run == nil {
+			return nil, errors.New("read the worker's answer: neither progress nor a run")
+		}
+		return &ans, nil
+	}
+}
+
+// lastWords keeps the end of what a worker wrote to standard error.
+type lastWords struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+const lastWordsBytes = 8 << 10
+
+func (l *lastWords) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Write(p)
+	if extra := l.buf.Len() - lastWordsBytes; extra > 0 {
+		l.buf.Next(extra)
+	}
+	return len(p), nil
+}
+
+func (l *lastWords) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.TrimSpace(l.buf.String())
+}
