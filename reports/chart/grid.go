@@ -1,0 +1,115 @@
+package chart
+
+import "slices"
+
+// Row is one line of small multiples: panels side by side, under one name.
+type Row struct {
+	Name   string
+	Style  Style
+	Panels []Panel
+	// Own gives the row scales of its own; others share theirs by column.
+	Own bool
+}
+
+// Grid is small multiples: every column shares its axes over all rows, so that
+// heights can be compared between them.
+type Grid struct {
+	Label string
+	Rows  []Row
+	// Legend names the series, where panels hold several.
+	Legend []Series
+	// Height of each plot in pixels.
+	Height float64
+	// Across is how many panels of a row stand side by side on a wide page
+	// and on a narrow one; 0 is all and 1.
+	Across [2]int
+}
+
+// SVG draws the figure width pixels wide.
+func (g Grid) SVG(width int) string { return g.draw(width).svg("grid", g.Label) }
+
+func (g Grid) draw(width int) *canvas {
+	w := float64(width)
+	c := newCanvas(w, 0)
+	y := 0.0
+	if len(g.Legend) > 0 {
+		y = c.legend(g.Legend, 0, 0, w) + 10
+	}
+	across := g.Across[0]
+	if w < Narrow {
+		across = max(g.Across[1], 1)
+	}
+	for i := range g.Rows {
+		y = c.gridRow(&g, i, across, y)
+	}
+	c.h = y
+	return c
+}
+
+// gridRow draws one row of the grid from y and returns the y below it.
+func (c *canvas) gridRow(g *Grid, i, across int, y float64) float64 {
+	r := &g.Rows[i]
+	n := len(r.Panels)
+	if across <= 0 || across > n {
+		across = max(n, 1)
+	}
+	c.open(`<g class="row ` + r.Style.class() + `" data-b="` + num(float64(r.Style)) + `">`)
+	if r.Name != "" {
+		c.markers(r.Style, []point{{6, y + 9}}, nil, 4)
+		c.text(16, y+13, start, "bo", fit(r.Name, c.w-16, true, false))
+		y += 20
+	}
+	const gutter = 26.0
+	slot := (c.w - gutter*float64(across-1)) / float64(across)
+	for k := 0; k < n; k += across {
+		bottom := y
+		for j := k; j < min(k+across, n); j++ {
+			x0 := float64(j-k) * (slot + gutter)
+			// A last panel that stands alone takes the whole line.
+			span := slot
+			if j == n-1 && n%across != 0 && across > 1 {
+				span = c.w - x0
+			}
+			bottom = max(bottom, c.gridPanel(g, i, j, x0, y, span))
+		}
+		y = bottom
+	}
+	c.close("</g>")
+	return y + 10
+}
+
+// gridPanel draws panel j of row i in a box and returns the y below it.
+func (c *canvas) gridPanel(g *Grid, i, j int, x0, y0, width float64) float64 {
+	p := &g.Rows[i].Panels[j]
+	top := y0
+	if p.Title != "" {
+		c.text(x0, y0+11, start, "mu sm", fit(p.Title, width, false, true))
+		top += 22
+	}
+	f := frame{y0: top, y1: top + g.Height, xLabels: true, yLabels: true}
+	xs, ys := g.columnValues(i, j)
+	y := p.Y.place(ys, f.y1, f.y0, max(int(g.Height/24), 3))
+	f.x0 = x0 + widest(y.labels(), false, true) + 8
+	f.x1 = x0 + width - 8
+	x := p.X.place(xs, f.x0, f.x1, max(int((f.x1-f.x0)/62), 2))
+	c.panel(p, f, x, y)
+	bottom := f.y1 + 20
+	if p.X.Title != "" {
+		c.text(f.x1, f.y1+30, end, "mu sm", fit(p.X.Title, f.x1-f.x0, false, true))
+		bottom += 14
+	}
+	return bottom
+}
+
+// columnValues are the values that the axes of panel j of row i must cover:
+// those of the whole column, or of the row's panel alone.
+func (g *Grid) columnValues(i, j int) (xs, ys []float64) {
+	for k, r := range g.Rows {
+		if j >= len(r.Panels) || k != i && (r.Own || g.Rows[i].Own) {
+			continue
+		}
+		x, y := r.Panels[j].values()
+		xs, ys = slices.Concat(xs, x), slices.Concat(ys, y)
+	}
+	return xs, ys
+}

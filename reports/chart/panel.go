@@ -1,0 +1,317 @@
+package chart
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Series is one line, or one cloud of points.
+type Series struct {
+	Name   string
+	Style  Style
+	X, Y   []float64
+	Lo, Hi []float64 // band around Y, if as long as X
+	Hollow []bool    // markers drawn as outlines, e.g. where a load was not reached
+	NoLine bool      // points alone
+	Marks  bool      // markers on a line
+}
+
+// Ref is a horizontal line with a name: a floor, an objective.
+type Ref struct {
+	At   float64
+	Name string
+}
+
+// Event is a mark on the time axis.
+type Event struct {
+	At   float64
+	Name string
+}
+
+// Heat is a matrix of counts: Cells[i][j] in column i, whose right edge is at
+// X[i], and row j between Y[j] and Y[j+1].
+type Heat struct {
+	Width float64 // of a column, in units of the x axis
+	X     []float64
+	Y     []float64
+	Cells [][]float64
+}
+
+// heatClasses is the number of colours of a heat map.
+const heatClasses = 6
+
+// Panel is one pair of axes with what is drawn on them.
+type Panel struct {
+	Title  string // what is shown, with its unit
+	X, Y   Axis
+	Series []Series
+	Refs   []Ref
+	Shade  [][2]float64 // x ranges that do not count: warm-up
+	Events []Event
+	Heat   *Heat
+	Band   [2]float64 // y range that means nothing happened: noise
+}
+
+// values gathers what the axes must cover.
+func (p *Panel) values() (xs, ys []float64) {
+	for _, s := range p.Series {
+		xs = append(xs, s.X...)
+		ys = append(ys, s.Y...)
+		ys = append(ys, s.Lo...)
+		ys = append(ys, s.Hi...)
+	}
+	for _, r := range p.Refs {
+		ys = append(ys, r.At)
+	}
+	if p.Heat != nil {
+		for _, x := range p.Heat.X {
+			xs = append(xs, x, x-p.Heat.Width)
+		}
+		ys = append(ys, p.Heat.used()...)
+	}
+	return xs, ys
+}
+
+// used are the edges of the rows that hold a count.
+func (h *Heat) used() []float64 {
+	var out []float64
+	for _, column := range h.Cells {
+		for j, n := range column {
+			if n > 0 && j+1 < len(h.Y) {
+				out = append(out, h.Y[j], h.Y[j+1])
+			}
+		}
+	}
+	return out
+}
+
+// frame is where a panel goes on the canvas, and which of its labels are drawn.
+type frame struct {
+	x0, y0, x1, y1 float64 // the plot itself
+	xLabels        bool
+	yLabels        bool
+	yTicks, xTicks int
+}
+
+// draw puts the panel into its frame. x and y are the placed axes.
+func (c *canvas) panel(p *Panel, f frame, x, y scaled) {
+	c.open(`<g class="p" data-x="` + x.data() + `" data-y="` + y.data() + `">`)
+	for _, r := range p.Shade {
+		a, aok := x.at(r[0])
+		b, bok := x.at(r[1])
+		if aok && bok && b > a {
+			c.rect("sh", a, f.y0, b-a, f.y1-f.y0, "")
+		}
+	}
+	if p.Band[0] < p.Band[1] {
+		a, _ := y.at(p.Band[0])
+		b, _ := y.at(p.Band[1])
+		c.rect("sh", f.x0, b, f.x1-f.x0, a-b, "")
+	}
+	c.axes(f, x, y)
+	if p.Heat != nil {
+		c.heat(p.Heat, x, y)
+	}
+	c.refs(p.Refs, f, y)
+	c.events(p.Events, f, x)
+	for i := range p.Series {
+		c.series(&p.Series[i], x, y)
+	}
+	c.close("</g>")
+}
+
+// axes draws grid lines, ticks and their labels, leaving out labels that would
+// touch the one before.
+func (c *canvas) axes(f frame, x, y scaled) {
+	last := math.Inf(1)
+	for _, t := range y.ticks {
+		py, ok := y.at(t)
+		if !ok {
+			continue
+		}
+		c.hline("g", f.x0, f.x1, py)
+		if f.yLabels && last-py >= 14 {
+			c.text(f.x0-6, py+4, end, "mu sm", y.Kind.label(t))
+			last = py
+		}
+	}
+	right := math.Inf(-1)
+	for _, t := range x.ticks {
+		px, ok := x.at(t)
+		if !ok {
+			continue
+		}
+		c.vline("g", px, f.y1, f.y1+4)
+		label := x.Kind.label(t)
+		w := textWidth(label, false, true)
+		if f.xLabels && px-w/2 > right+6 && px+w/2 <= c.w {
+			c.text(px, f.y1+16, middle, "mu sm", label)
+			right = px + w/2
+		}
+	}
+	c.hline("ax", f.x0, f.x1, f.y1)
+}
+
+// refs draws the reference lines, each with its name above it at the left of the
+// plot; names of lines that lie close are stacked.
+func (c *canvas) refs(refs []Ref, f frame, y scaled) {
+	refs = slices.Clone(refs)
+	slices.SortStableFunc(refs, func(a, b Ref) int { return cmp.Compare(a.At, b.At) })
+	ceiling := math.Inf(1)
+	for _, r := range refs {
+		py, ok := y.at(r.At)
+		if !ok {
+			continue
+		}
+		c.hline("rf", f.x0, f.x1, py)
+		at := min(py-4, ceiling)
+		if at-10 < f.y0 {
+			continue // no room: the line stays without its name
+		}
+		ceiling = at - 14
+		c.text(f.x0+6, at, start, "mu sm ha", fit(r.Name, f.x1-f.x0-12, false, true))
+	}
+}
+
+func (c *canvas) events(events []Event, f frame, x scaled) {
+	for _, e := range events {
+		px, ok := x.at(e.At)
+		if !ok {
+			continue
+		}
+		c.raw(`<path class="ev" d="M` + num(px) + " " + num(f.y0) + "V" + num(f.y1) + `"><title>` + escape(e.Name) + "</title></path>")
+	}
+}
+
+// series draws one series in its own group, which scripts can hide.
+func (c *canvas) series(s *Series, x, y scaled) {
+	points, hollow := s.project(x, y)
+	c.open(`<g class="` + s.Style.class() + `" data-b="` + num(float64(s.Style)) + `" data-n="` + escape(s.Name) + `">`)
+	if len(s.Lo) == len(s.X) && len(s.Hi) == len(s.X) {
+		c.band(s, x, y)
+	}
+	if !s.NoLine {
+		c.line(points)
+	}
+	if s.NoLine || s.Marks || countFinite(points) == 1 {
+		c.markers(s.Style, finite(points), hollow, 3.6)
+	}
+	c.close("</g>")
+}
+
+// project maps the series to pixels; what the axes cannot show is NaN. hollow
+// goes with the points that can be shown.
+func (s *Series) project(x, y scaled) (points []point, hollow []bool) {
+	for i := range min(len(s.X), len(s.Y)) {
+		px, xok := x.at(s.X[i])
+		py, yok := y.at(s.Y[i])
+		if !xok || !yok {
+			points = append(points, point{math.NaN(), math.NaN()})
+			continue
+		}
+		points = append(points, point{px, py})
+		hollow = append(hollow, i < len(s.Hollow) && s.Hollow[i])
+	}
+	return points, hollow
+}
+
+func finite(ps []point) []point {
+	var out []point
+	for _, p := range ps {
+		if !math.IsNaN(p.x) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func countFinite(ps []point) int { return len(finite(ps)) }
+
+// line draws a path through the points, interrupted where one is missing.
+func (c *canvas) line(ps []point) {
+	var b strings.Builder
+	pen := false
+	for _, p := range ps {
+		if math.IsNaN(p.x) {
+			pen = false
+			continue
+		}
+		if pen {
+			b.WriteByte('L')
+		} else {
+			b.WriteByte('M')
+		}
+		b.WriteString(num(p.x) + " " + num(p.y))
+		pen = true
+	}
+	if b.Len() > 0 {
+		c.raw(`<path class="l" d="` + b.String() + `"/>`)
+	}
+}
+
+// band fills the space between Lo and Hi.
+func (c *canvas) band(s *Series, x, y scaled) {
+	var up, down []string
+	for i := range s.X {
+		px, ok := x.at(s.X[i])
+		lo, lok := y.at(s.Lo[i])
+		hi, hok := y.at(s.Hi[i])
+		if !ok || !lok || !hok {
+			continue
+		}
+		up = append(up, num(px)+" "+num(hi))
+		down = append(down, num(px)+" "+num(lo))
+	}
+	if len(up) < 2 {
+		return
+	}
+	var b strings.Builder
+	b.WriteString("M" + strings.Join(up, "L"))
+	for i := len(down) - 1; i >= 0; i-- {
+		b.WriteString("L" + down[i])
+	}
+	c.raw(`<path class="b" d="` + b.String() + `z"/>`)
+}
+
+// heat draws the cells, one path per colour class; classes are equal steps of
+// the logarithm of the count.
+func (c *canvas) heat(h *Heat, x, y scaled) {
+	most := 0.0
+	for _, column := range h.Cells {
+		for _, n := range column {
+			if !math.IsInf(n, 0) {
+				most = math.Max(most, n)
+			}
+		}
+	}
+	paths := make([]strings.Builder, heatClasses)
+	for i, column := range h.Cells {
+		if i >= len(h.X) {
+			break
+		}
+		x0, ok0 := x.at(h.X[i] - h.Width)
+		x1, ok1 := x.at(h.X[i])
+		for j, n := range column {
+			if !(n > 0) || math.IsInf(n, 0) || j+1 >= len(h.Y) || !ok0 || !ok1 {
+				continue
+			}
+			lo, lok := y.at(h.Y[j])
+			hi, hok := y.at(h.Y[j+1])
+			if !lok || !hok {
+				continue
+			}
+			class := 0
+			if most > 1 {
+				class = min(int(math.Log(n)/math.Log(most)*heatClasses), heatClasses-1)
+			}
+			paths[max(class, 0)].WriteString("M" + num(x0) + " " + num(hi) + "H" + num(x1) + "V" + num(lo) + "H" + num(x0) + "z")
+		}
+	}
+	for k := range paths {
+		if paths[k].Len() > 0 {
+			c.raw(`<path class="h` + num(float64(k)) + `" d="` + paths[k].String() + `"/>`)
+		}
+	}
+}
