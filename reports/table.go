@@ -109,6 +109,16 @@ func (t *tableWriter) scenario(sc *scenario) {
 			missing = missing || c.text == quantity.Absent
 		}
 	}
+	t.blocks(names, columns, rows)
+	if missing {
+		t.line("")
+		t.line(quantity.Absent + "  not measured")
+	}
+}
+
+// blocks writes as many columns beside each other as fit, and the others below,
+// with the names again. rows may hold nil.
+func (t *tableWriter) blocks(names tableColumn, columns []tableColumn, rows []*row) {
 	for len(columns) > 0 {
 		k, width := 0, names.width
 		for k < len(columns) && (k == 0 || width+2+columns[k].width <= t.Width) {
@@ -118,10 +128,6 @@ func (t *tableWriter) scenario(sc *scenario) {
 		t.line("")
 		t.block(names, columns[:k], rows)
 		columns = columns[k:]
-	}
-	if missing {
-		t.line("")
-		t.line(quantity.Absent + "  not measured")
 	}
 }
 
@@ -149,12 +155,12 @@ func (t *tableWriter) block(names tableColumn, columns []tableColumn, rows []*ro
 	}
 	t.line(t.paint("2", heads))
 	for i, rw := range rows {
-		if i > 0 && (rw.durability == "none") != (rows[i-1].durability == "none") {
+		if i > 0 && rw != nil && (rw.durability == "none") != (rows[i-1].durability == "none") {
 			t.line(t.paint("2", shorten("not durable, ranked apart:", t.Width)))
 		}
 		line := names.cells[i].text
 		line += strings.Repeat(" ", names.width-utf8.RuneCountInString(line))
-		if i == 0 && rw.control == "" {
+		if i == 0 && rw != nil && rw.control == "" {
 			line = t.paint("1", line)
 		}
 		for _, c := range columns {
