@@ -198,8 +198,10 @@ func (t *transport) messages(st grpc.ServerStream) error {
 	}
 	for {
 		var f frame
-		if err := st.RecvMsg(&f); err != nil {
-			return endOfStream(err)
+		if err := st.RecvMsg(&f); errors.Is(err, io.EOF) {
+			return st.SendMsg(&frame{})
+		} else if err != nil {
+			return err
 		}
 		for _, b := range f.in {
 			if err := d.feed(b.ReadOnlyData(), process); err != nil {
@@ -211,18 +213,11 @@ func (t *transport) messages(st grpc.ServerStream) error {
 	}
 }
 
-func endOfStream(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
-}
-
 // snapshot takes one MsgSnap. Its result tells the sender whether the node took it.
 func (t *transport) snapshot(st grpc.ServerStream) error {
 	var head frame
 	if err := st.RecvMsg(&head); err != nil {
-		return endOfStream(err)
+		return err
 	}
 	m, size, err := snapshotHead(head.in.Materialize(), t.net.opts.MaxMessageBytes)
 	head.in.Free()
