@@ -1,0 +1,37 @@
+package env
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// ResetPeakRSS makes the peak of [RSS] start from now.
+func ResetPeakRSS() error {
+	// 5 resets the peak: proc_pid_clear_refs(5).
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		return fmt.Errorf("reset the peak of resident memory: %w", err)
+	}
+	return nil
+}
+
+// freeBytes is what an unprivileged process may still write to dir's file system.
+func freeBytes(dir string) int64 {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0
+	}
+	return int64(st.Bavail) * st.Bsize
+}
+
+// deviceNumber is the major:minor of a device file, "" if it is none.
+func deviceNumber(path string) string {
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFBLK {
+		return ""
+	}
+	// The encoding of dev_t, as in the C library's gnu_dev_major and _minor.
+	major := (st.Rdev>>8)&0xfff | (st.Rdev>>32)&^uint64(0xfff)
+	minor := st.Rdev&0xff | (st.Rdev>>12)&^uint64(0xff)
+	return fmt.Sprintf("%d:%d", major, uint32(minor))
+}
