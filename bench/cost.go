@@ -1,71 +1,101 @@
 package bench
 
 import (
-	"io/fs"
-	"path/filepath"
 	"runtime"
-	"syscall"
 	"time"
 
+	"github.com/raftbench/raftbench/bench/env"
 	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/node"
 )
 
-// counters are what the process had used when the measured time began.
-type counters struct {
-	c            *cluster
-	cpu, cpuEnd  time.Duration
-	mem, memEnd  runtime.MemStats
-	logicalStart int64
-	logical      int64
+// usageNow is what the process has used so far. A figure that the system does not
+// publish is left out of the run.
+type usageNow struct {
+	cpu     time.Duration
+	cpuErr  error
+	io      env.IO
+	ioErr   error
+	mem     runtime.MemStats
+	logical int64
+	network int64
+	counted bool // the transport counts what it sends
+
+	peak      int64 // of resident memory since the usage before
+	peakReset bool  // and it counts anew from here
 }
 
-func (c *cluster) startCounters() *counters {
-	k := &counters{c: c, logicalStart: c.o.logical.Load()}
-	runtime.ReadMemStats(&k.mem)
-	k.cpu = cpuTime()
-	return k
+func (c *cluster) usage() *usageNow {
+	u := &usageNow{logical: c.o.logical.Load()}
+	if m, err := env.RSS(); err == nil {
+		u.peak = m.Peak
+	}
+	u.peakReset = env.ResetPeakRSS() == nil
+	runtime.ReadMemStats(&u.mem)
+	u.cpu, u.cpuErr = env.CPUTime()
+	u.io, u.ioErr = env.ProcIO()
+	for _, m := range c.members {
+		if s, ok := m.node.Transport().(node.StatsReporter); ok {
+			u.network += s.Stats().Bytes
+			u.counted = true
+		}
+	}
+	return u
 }
 
-func (k *counters) end() {
-	k.cpuEnd = cpuTime()
-	k.logical = k.c.o.logical.Load() - k.logicalStart
-	runtime.ReadMemStats(&k.memEnd)
-}
-
-// fill writes the costs per operation. They are those of the whole process: all
-// nodes, the load and the recorders.
-func (k *counters) fill(run *result.Run) {
-	pause := int64(k.memEnd.PauseTotalNs - k.mem.PauseTotalNs)
+// fillCosts writes what was used between two moments. It is that of the whole
+// process: all nodes, the load and the recorders.
+func fillCosts(run *result.Run, before, after *usageNow) {
+	pause := int64(after.mem.PauseTotalNs - before.mem.PauseTotalNs)
 	run.GCPause = &pause
-	run.Bytes = &result.Bytes{Logical: k.logical}
+	logical := after.logical - before.logical
+	run.Bytes = &result.Bytes{Logical: logical}
+	if before.counted {
+		sent := after.network - before.network
+		run.Bytes.Network = &sent
+	}
+	if after.ioErr == nil && before.ioErr == nil {
+		written := after.io.Sub(before.io).WriteBytes
+		run.Bytes.Written = &written
+		if logical > 0 && run.Durability != "none" {
+			amp := float64(written) / float64(logical)
+			run.WriteAmp = &amp
+		}
+	}
+	if before.peakReset && after.peak > 0 {
+		run.RSS = &after.peak
+	}
 	if run.Ops == 0 {
 		return
 	}
-	cpu := float64(k.cpuEnd-k.cpu) / float64(run.Ops)
-	allocs := float64(k.memEnd.Mallocs-k.mem.Mallocs) / float64(run.Ops)
-	run.CPUPerOp, run.AllocsPerOp = &cpu, &allocs
-}
-
-func cpuTime() time.Duration {
-	var ru syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &ru) != nil {
-		return 0
+	if after.cpuErr == nil && before.cpuErr == nil {
+		cpu := float64(after.cpu-before.cpu) / float64(run.Ops)
+		run.CPUPerOp = &cpu
 	}
-	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	allocs := float64(after.mem.Mallocs-before.mem.Mallocs) / float64(run.Ops)
+	run.AllocsPerOp = &allocs
 }
 
-// diskUsage is what the files below dir occupy, in bytes.
-func diskUsage(dir string) (total int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil // a file that went away is not on the disk
+// fillDisk writes what the run's files occupy, all nodes together. Space
+// amplification is against what must be kept: the snapshot and the entries after
+// it, on every node.
+func (c *cluster) fillDisk(run *result.Run) {
+	var disk, live int64
+	for _, m := range c.members {
+		n, err := env.DiskUsage(m.dir)
+		if err != nil || n == 0 {
+			return
 		}
-		if info, err := d.Info(); err == nil {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				total += st.Blocks * 512
-			}
-		}
-		return nil
-	})
-	return total
+		disk += n
+		st := m.node.Status()
+		live += m.state.Bytes() + int64(st.Applied-st.Snapshot)*int64(c.one.meanValue())
+	}
+	if run.Bytes == nil {
+		run.Bytes = &result.Bytes{}
+	}
+	run.Bytes.Disk = &disk
+	if live > 0 {
+		amp := float64(disk) / float64(live)
+		run.SpaceAmp = &amp
+	}
 }

@@ -261,6 +261,14 @@ func (t *observedTransport) Send(msgs []*raftpb.Message) {
 	t.Transport.Send(msgs)
 }
 
+// Stats implements node.StatsReporter where the transport does.
+func (t *observedTransport) Stats() node.TransportStats {
+	if s, ok := t.Transport.(node.StatsReporter); ok {
+		return s.Stats()
+	}
+	return node.TransportStats{}
+}
+
 func (t *observedTransport) withoutCut(msgs []*raftpb.Message, cut uint64) []*raftpb.Message {
 	kept := make([]*raftpb.Message, 0, len(msgs))
 	for _, m := range msgs {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -143,7 +142,7 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	if err := c.warmUp(ctx, g, report); err != nil {
 		return err
 	}
-	counters := c.startCounters()
+	before := c.usage()
 	c.o.measuring.Store(true)
 	g.Measure()
 	windows, err := c.windows(ctx, g, c.one.Duration, "measure", report)
@@ -152,7 +151,7 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	}
 	g.EndMeasure()
 	c.o.measuring.Store(false)
-	counters.end()
+	after := c.usage()
 	report(Progress{Phase: "drain"})
 	if err := c.wait(ctx, func() bool { return g.Pending() == 0 }); err != nil {
 		return err
@@ -164,7 +163,7 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	g.Fill(run)
 	run.Windows = windows
 	run.Flags = append(run.Flags, c.loadFlags(run)...)
-	counters.fill(run)
+	fillCosts(run, before, after)
 	c.fillSaves(run)
 	return nil
 }
@@ -315,23 +314,7 @@ func (c *cluster) finish(run *result.Run) {
 	if run.LeaderChanges > 0 {
 		run.Flags = append(run.Flags, "leader_changed")
 	}
-	disk := int64(0)
-	for _, m := range c.members {
-		disk += diskUsage(m.dir)
+	if c.one.Backend.Durability != backends.None {
+		c.fillDisk(run)
 	}
-	if disk > 0 && c.one.Backend.Durability != backends.None {
-		if run.Bytes == nil {
-			run.Bytes = &result.Bytes{}
-		}
-		run.Bytes.Disk = &disk
-	}
-}
-
-// removeData frees a run's directory at once: the next run would otherwise share
-// its disk with the deletion.
-func removeData(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove the run's data: %w", err)
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench/disk"
+	"github.com/raftbench/raftbench/bench/env"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
 )
@@ -32,8 +33,12 @@ func Run(ctx context.Context, spec Spec) (*result.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res := spec.newResult(ws.Path())
+	res := spec.newResult()
+	res.Env = env.Collect(ws.Path())
+	ticks := env.Now()
 	err = spec.runBlocks(ctx, ws, res)
+	after := env.Pressure(ticks)
+	res.Env.After = &after
 	res.Interrupted = ctx.Err() != nil
 	spec.conclude(res)
 	return res, errors.Join(err, ws.Close())
@@ -163,7 +168,7 @@ func (c *suiteClock) left() time.Duration {
 }
 
 // newResult is the head of a result.
-func (s *Spec) newResult(dir string) *result.Result {
+func (s *Spec) newResult() *result.Result {
 	now := time.Now().UTC()
 	return &result.Result{
 		Schema: result.Schema, Started: now, Seed: s.Seed,
@@ -179,6 +184,7 @@ const harnessShare = 0.80
 func (s *Spec) conclude(res *result.Result) {
 	res.Ended = time.Now().UTC()
 	applyFloor(res)
+	applyEnv(res)
 	ceiling := map[int]float64{}
 	for _, r := range res.Runs {
 		if r.Durability == string(backends.None) {
@@ -260,8 +266,29 @@ func applyFloor(res *result.Result) {
 		}
 	}
 	if share, ok := disk.Drift(res.Calibration); ok && disk.Drifted(share) {
-		for i := range res.Runs {
-			res.Runs[i].Flags = append(res.Runs[i].Flags, "floor_drift")
-		}
+		flagAll(res, "floor_drift")
+	}
+}
+
+// stealLimit is the share of the machine's CPU time that the host may give to
+// others before figures are in doubt.
+const stealLimit = 0.02
+
+// applyEnv flags what the machine does to every run.
+func applyEnv(res *result.Result) {
+	switch res.Env.FileSystem {
+	case "tmpfs", "ramfs", "devtmpfs":
+		flagAll(res, "tmpfs")
+	case "overlay":
+		flagAll(res, "overlay")
+	}
+	if a := res.Env.After; a != nil && a.StealShare != nil && *a.StealShare > stealLimit {
+		flagAll(res, "steal")
+	}
+}
+
+func flagAll(res *result.Result, flag string) {
+	for i := range res.Runs {
+		res.Runs[i].Flags = append(res.Runs[i].Flags, flag)
 	}
 }

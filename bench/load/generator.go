@@ -136,7 +136,7 @@ func (g *Generator) Start(ctx context.Context, base time.Time) {
 	n := workersFor(g.cfg)
 	for i := range n {
 		w := &worker{g: g, index: i + g.cfg.FirstWorker, rec: newRecorder(), wake: make(chan struct{}, 1),
-			rng: rand.New(rand.NewPCG(uint64(g.cfg.Seed), uint64(i)))}
+			rng: newRand(g.cfg.Seed, i)}
 		g.workers = append(g.workers, w)
 	}
 	for i, w := range g.workers {
@@ -158,6 +158,10 @@ func (g *Generator) Start(ctx context.Context, base time.Time) {
 			}
 		}()
 	}
+}
+
+func newRand(seed int64, worker int) *rand.Rand {
+	return rand.New(rand.NewPCG(uint64(seed), uint64(worker)))
 }
 
 // Now is the time since the start.

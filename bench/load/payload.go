@@ -24,8 +24,9 @@ import (
 const HeaderSize = 16
 
 // poolBytes is large enough that an engine's compression window (32 KiB to 64
-// KiB in snappy and zstd's fast levels) sees no repetition between payloads.
-const poolBytes = 4 << 20
+// KiB in snappy and zstd's fast levels) sees no repetition between payloads, and
+// small enough to stay in a cache: making payloads must cost little.
+const poolBytes = 1 << 20
 
 // Payloads makes the payload of every operation from its id alone, so that what
 // is read back can be compared byte for byte without having been kept.

@@ -1,0 +1,311 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func payloads(t testing.TB, lo, hi int) *Payloads {
+	t.Helper()
+	p, err := NewPayloads(1, lo, hi, 64, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestPayloads(t *testing.T) {
+	p, again := payloads(t, 16, 300), payloads(t, 16, 300)
+	seen := map[int]bool{}
+	for id := uint64(1); id < 5000; id++ {
+		data := p.Make(id)
+		if len(data) < 16 || len(data) > 300 || len(data) != p.Size(id) || ID(data) != id {
+			t.Fatalf("payload %d has %d bytes and id %d", id, len(data), ID(data))
+		}
+		if !p.Check(id, data) || string(data) != string(again.Make(id)) {
+			t.Fatalf("payload %d is not what it is made of", id)
+		}
+		for _, at := range []int{0, 8, len(data) - 1} {
+			data[at] ^= 1
+			if p.Check(id, data) {
+				t.Fatalf("payload %d passes with byte %d changed", id, at)
+			}
+			data[at] ^= 1
+		}
+		if p.Check(id, data[:len(data)-1]) || p.Check(id+1, data) {
+			t.Fatalf("payload %d passes cut short, or as another", id)
+		}
+		seen[len(data)] = true
+	}
+	if len(seen) < 280 {
+		t.Errorf("%d sizes of 285 in 5000 payloads", len(seen))
+	}
+}
+
+func TestPayloadErrors(t *testing.T) {
+	for _, tc := range []struct {
+		lo, hi, keys int
+		comp         float64
+	}{{0, 0, 1, 0}, {15, 15, 1, 0}, {32, 16, 1, 0}, {16, 1 << 30, 1, 0}, {16, 16, 0, 0}, {16, 16, 1, 1.5}, {16, 16, 1, -1}} {
+		if _, err := NewPayloads(1, tc.lo, tc.hi, tc.keys, tc.comp); err == nil {
+			t.Errorf("%+v is accepted", tc)
+		}
+	}
+}
+
+// immediate answers every operation from another goroutine, and may stall once.
+type immediate struct {
+	g       *Generator
+	mu      sync.Mutex
+	n       int
+	stallAt time.Duration // since the start; 0: never
+	stall   time.Duration
+	drop    func(n int) bool
+	queue   chan []Done
+	wg      sync.WaitGroup
+}
+
+func newImmediate() *immediate {
+	i := &immediate{queue: make(chan []Done, 1<<16)}
+	i.wg.Add(1)
+	go i.answer()
+	return i
+}
+
+func (i *immediate) answer() {
+	defer i.wg.Done()
+	for batch := range i.queue {
+		if i.stall > 0 && i.stallAt > 0 && i.g.Now() > i.stallAt {
+			time.Sleep(i.stall) // the thing under test: a storage that stalls
+			i.stallAt = 0
+		}
+		for j := range batch {
+			batch[j].Applied = i.g.Now()
+		}
+		i.g.Done(batch)
+	}
+}
+
+func (i *immediate) Propose(_ context.Context, ps [][]byte) error {
+	batch := make([]Done, 0, len(ps))
+	i.mu.Lock()
+	for _, p := range ps {
+		i.n++
+		if i.drop == nil || !i.drop(i.n) {
+			batch = append(batch, Done{ID: ID(p)})
+		}
+	}
+	i.mu.Unlock()
+	i.queue <- batch
+	return nil
+}
+
+func (i *immediate) Read(_ context.Context, ids []uint64) error {
+	batch := make([]Done, len(ids))
+	for j, id := range ids {
+		batch[j].ID = id
+	}
+	i.queue <- batch
+	return nil
+}
+
+func (i *immediate) close() { close(i.queue); i.wg.Wait() }
+
+// drive runs a load for d and returns what was recorded.
+func drive(t *testing.T, cfg Config, target *immediate, d time.Duration) result.Run {
+	t.Helper()
+	if cfg.Payloads == nil {
+		cfg.Payloads = payloads(t, 64, 64)
+	}
+	g, err := NewGenerator(cfg, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.g = g
+	g.Start(context.Background(), time.Now())
+	g.Measure()
+	wait(t, func() bool { return g.Now() > d })
+	g.EndMeasure()
+	wait(t, func() bool { return g.Pending() == 0 })
+	if err := g.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	target.close()
+	var run result.Run
+	g.Fill(&run)
+	return run
+}
+
+func wait(t *testing.T, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatal("not within a minute")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestClosed(t *testing.T) {
+	for _, clients := range []int{1, 3, 200} {
+		run := drive(t, Config{Clients: clients, Seed: 1}, newImmediate(), 100*time.Millisecond)
+		if run.Ops == 0 || run.Response.Count != run.Ops || run.Errors != 0 {
+			t.Errorf("%d clients: %d operations, %d recorded, %d errors", clients, run.Ops, run.Response.Count, run.Errors)
+		}
+		if run.Service != (result.Latency{Count: run.Service.Count, Mean: run.Response.Mean, P50: run.Response.P50, P90: run.Response.P90, P99: run.Response.P99, P999: run.Response.P999, Max: run.Response.Max}) {
+			t.Errorf("%d clients: service is not response in a closed loop", clients)
+		}
+		if run.Lag.Count != 0 {
+			t.Errorf("%d clients: a closed loop has a lag of %v", clients, run.Lag)
+		}
+	}
+}
+
+// TestStall is the arithmetic of coordinated omission. An open loop of rate R for
+// T seconds meets one stall of S: the operations intended during the stall wait
+// for its end, so a share of S/T of all responses is spread evenly over 0 to S.
+// Hence the percentile q is S·(1 − (1−q)·T/S) for 1−q < S/T, and the maximum is S.
+// In a closed loop of one client only one operation waits at all.
+func TestStall(t *testing.T) {
+	const (
+		T, S = 2 * time.Second, time.Second
+		rate = 2000.0
+	)
+	stalling := func() *immediate {
+		i := newImmediate()
+		i.stallAt, i.stall = 500*time.Millisecond, S
+		return i
+	}
+	near := func(name string, got, want time.Duration) {
+		t.Helper()
+		// Within a tenth of the stall: the machine may add to it, never take away.
+		if got < want-S/10 || got > want+S {
+			t.Errorf("%s is %v, want about %v", name, got, want)
+		}
+	}
+	open := drive(t, Config{Rate: rate, Seed: 1}, stalling(), T)
+	quantile := func(q float64) time.Duration {
+		return time.Duration(float64(S) * (1 - (1-q)*float64(T)/float64(S)))
+	}
+	near("p90 of the open loop", open.Response.P90, quantile(0.90))
+	near("p99 of the open loop", open.Response.P99, quantile(0.99))
+	near("p99.9 of the open loop", open.Response.P999, quantile(0.999))
+	near("maximum of the open loop", open.Response.Max, S)
+	if want := int64(rate * T.Seconds()); math.Abs(float64(open.Response.Count-want)) > float64(want)/100 {
+		t.Errorf("%d operations were recorded of %d intended", open.Response.Count, want)
+	}
+
+	closed := drive(t, Config{Clients: 1, Seed: 1}, stalling(), T)
+	near("maximum of the closed loop", closed.Response.Max, S)
+	if closed.Response.P999 > S/2 {
+		t.Errorf("p99.9 of the closed loop is %v: the stall should hide in one operation of %d", closed.Response.P999, closed.Ops)
+	}
+}
+
+// TestSchedules: both open loops send at the rate that was asked, and the gaps of
+// the random one vary as an exponential distribution does.
+func TestSchedules(t *testing.T) {
+	for _, poisson := range []bool{false, true} {
+		w := &worker{g: &Generator{cfg: Config{Rate: 1000, Poisson: poisson}}, rng: newRand(7, 0)}
+		var sum, squares float64
+		const n = 100_000
+		for range n {
+			gap := w.gap().Seconds()
+			sum += gap
+			squares += gap * gap
+		}
+		mean := sum / n
+		sd := math.Sqrt(squares/n - mean*mean)
+		if math.Abs(mean-0.001) > 0.00002 {
+			t.Errorf("poisson=%v: mean gap %v s, want 0.001", poisson, mean)
+		}
+		if want := map[bool]float64{false: 0, true: 0.001}[poisson]; math.Abs(sd-want) > 0.00002 {
+			t.Errorf("poisson=%v: deviation %v s, want %v", poisson, sd, want)
+		}
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	target := newImmediate()
+	target.drop = func(n int) bool { return n == 3 }
+	run := drive(t, Config{Clients: 2, Seed: 1, Timeout: 200 * time.Millisecond}, target, 500*time.Millisecond)
+	if run.Errors != 1 || run.Response.Max < 200*time.Millisecond {
+		t.Errorf("%d errors, maximum %v: want the dropped one, recorded at its timeout", run.Errors, run.Response.Max)
+	}
+}
+
+func TestReads(t *testing.T) {
+	run := drive(t, Config{Clients: 8, Seed: 1, ReadRatio: 0.5}, newImmediate(), 200*time.Millisecond)
+	share := float64(run.Reads.Count) / float64(run.Response.Count)
+	if run.Reads.Count == 0 || math.Abs(share-0.5) > 0.2 {
+		t.Errorf("%d of %d operations are reads", run.Reads.Count, run.Response.Count)
+	}
+}
+
+type failing struct{}
+
+func (failing) Propose(context.Context, [][]byte) error { return errors.New("no leader") }
+func (failing) Read(context.Context, []uint64) error    { return nil }
+
+func TestTargetFails(t *testing.T) {
+	g, err := NewGenerator(Config{Clients: 1, Payloads: payloads(t, 64, 64)}, failing{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Start(context.Background(), time.Now())
+	wait(t, func() bool { return g.err.Load() != nil })
+	if err := g.Stop(); err == nil || err.Error() != "no leader" {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// TestStages: the parts add up to the service time, whatever overtook what.
+func TestStages(t *testing.T) {
+	ms := time.Millisecond
+	for name, d := range map[string]Done{
+		"in order":            {SaveStart: 2 * ms, SaveEnd: 5 * ms, Handed: 7 * ms, Applied: 8 * ms},
+		"commit before save":  {SaveStart: 2 * ms, SaveEnd: 9 * ms, Handed: 7 * ms, Applied: 8 * ms},
+		"save still running":  {SaveStart: 2 * ms, Handed: 7 * ms, Applied: 8 * ms},
+		"save after handover": {SaveStart: 7500 * time.Microsecond, SaveEnd: 9 * ms, Handed: 7 * ms, Applied: 8 * ms},
+	} {
+		var s stageSums
+		s.add(ms, d)
+		if sum := s.queue + s.save + s.replicate + s.apply_; s.n != 1 || sum != 7*ms || min(s.queue, s.save, s.replicate, s.apply_) < 0 {
+			t.Errorf("%s: %+v add up to %v, want 7ms", name, s, sum)
+		}
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	g := &Generator{cfg: Config{Clients: 1}}
+	g.from.Store(1)
+	w := &worker{g: g, rec: newRecorder()}
+	sl := &slot{intended: time.Millisecond, sent: time.Millisecond}
+	d := Done{SaveStart: 2 * time.Millisecond, SaveEnd: 3 * time.Millisecond, Handed: 4 * time.Millisecond, Applied: 5 * time.Millisecond}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.record(sl, d)
+	}
+}
+
+func BenchmarkMakePayload(b *testing.B) {
+	p := payloads(b, 1024, 1024)
+	b.ReportAllocs()
+	b.SetBytes(1024)
+	var id uint64
+	for b.Loop() {
+		id++
+		_ = p.Make(id)
+	}
+}
