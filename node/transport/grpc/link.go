@@ -214,7 +214,7 @@ func (l *lane) sendMessages(batch []*raftpb.Message) error {
 		}
 		l.stream = s
 	}
-	e := encoder{send: l.stream.send, pool: mem.DefaultBufferPool()}
+	e := encoder{send: l.stream.send, pool: mem.DefaultBufferPool(), max: maxFrame}
 	defer e.discard()
 	l.sizes = l.sizes[:0]
 	for _, m := range batch {

@@ -69,6 +69,7 @@ type encoder struct {
 	pool mem.BufferPool
 	buf  *[]byte // the frame being filled, nil if none is
 	left int     // what is still to be added, so that a frame is no larger than needed
+	max  int     // of a frame: maxFrame, less in tests
 }
 
 // encodedSize is what a message takes of the stream, at most.
@@ -77,17 +78,17 @@ func encodedSize(m *raftpb.Message) int { return proto.Size(m) + binary.MaxVarin
 // add appends a message to the stream; need is its encodedSize, found out after
 // the last change to the message.
 func (e *encoder) add(m *raftpb.Message, need int) error {
-	if e.buf != nil && len(*e.buf)+need > maxFrame {
+	if e.buf != nil && len(*e.buf)+need > e.max {
 		if err := e.flush(); err != nil {
 			return err
 		}
 	}
 	defer func() { e.left -= need }()
-	if need > maxFrame {
+	if need > e.max {
 		return e.addLarge(m, need)
 	}
 	if e.buf == nil {
-		e.buf = e.pool.Get(min(max(need, e.left), maxFrame))
+		e.buf = e.pool.Get(min(max(need, e.left), e.max))
 		*e.buf = (*e.buf)[:0]
 	}
 	b, err := appendMessage(*e.buf, m)
@@ -104,13 +105,13 @@ func (e *encoder) addLarge(m *raftpb.Message, need int) error {
 	if err != nil {
 		return err
 	}
-	return sendChunks(b, e.send)
+	return sendChunks(b, e.max, e.send)
 }
 
-// sendChunks sends b in frames that share its memory.
-func sendChunks(b []byte, send func(*frame) error) error {
+// sendChunks sends b in frames of at most size bytes that share its memory.
+func sendChunks(b []byte, size int, send func(*frame) error) error {
 	for len(b) > 0 {
-		n := min(len(b), maxFrame)
+		n := min(len(b), size)
 		if err := send(&frame{out: mem.SliceBuffer(b[:n])}); err != nil {
 			return err
 		}
@@ -204,7 +205,7 @@ func sendSnapshot(m *raftpb.Message, send func(*frame) error) error {
 	if err := send(&frame{out: mem.SliceBuffer(head)}); err != nil {
 		return err
 	}
-	return sendChunks(data, send)
+	return sendChunks(data, maxFrame, send)
 }
 
 // snapshotHead reads the first frame of a snapshot: the message and how many bytes
