@@ -145,7 +145,7 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	before := c.usage()
 	c.o.measuring.Store(true)
 	g.Measure()
-	windows, err := c.windows(ctx, g, c.one.Duration, "measure", report)
+	windows, err := c.run(ctx, g, report)
 	if err != nil {
 		return err
 	}
@@ -168,6 +168,16 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	return nil
 }
 
+// run waits for the end of the measured time, or of the operations asked for,
+// and returns the windows of a time.
+func (c *cluster) run(ctx context.Context, g *load.Generator, report func(Progress)) ([]float64, error) {
+	if c.one.Ops == 0 {
+		return c.windows(ctx, g, c.one.Duration, "measure", report)
+	}
+	goal := c.o.applied.Load() + c.one.Ops
+	return nil, c.wait(ctx, func() bool { return c.o.applied.Load() >= goal })
+}
+
 func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
 	g, err := load.NewGenerator(load.Config{
 		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: c.one.ReadRatio,
@@ -188,11 +198,11 @@ const (
 	gateDrift   = 0.10
 	// gateTries bounds the warm-up: a load that is not steady by then is measured
 	// all the same, and the run is flagged by its own windows.
-	gateTries = 3
+	gateTries = 2
 )
 
 // warmUp loads the cluster until it is steady, for the warm-up time at least and
-// three times that at most.
+// twice that at most.
 func (c *cluster) warmUp(ctx context.Context, g *load.Generator, report func(Progress)) error {
 	for range gateTries {
 		windows, err := c.windows(ctx, g, c.one.Warmup, "warm-up", report)
@@ -278,7 +288,7 @@ const generatorLag = 0.10
 // loadFlags are the reasons to doubt a run that its own figures show.
 func (c *cluster) loadFlags(run *result.Run) []string {
 	var flags []string
-	if !steady(run.Windows) {
+	if c.one.Ops == 0 && !steady(run.Windows) {
 		flags = append(flags, "not_steady")
 	}
 	if run.Errors > 0 {

@@ -35,8 +35,10 @@ type Spec struct {
 	Compressible float64  // share of each value that compresses away; default 0
 	StateSizes   []int64  // bytes of state (snapshot), or of log (restart); default 64 MiB
 
-	Warmup   time.Duration // default 1 s
+	Warmup   time.Duration // default 1 s; NoWarmup leaves it out
+	NoWarmup bool
 	Duration time.Duration // default 5 s
+	Ops      int64         // measure so many operations instead of a time
 	Timeout  time.Duration // of one operation; default 10 s
 	Repeats  int           // blocks; default 3
 	Seed     int64         // default 1
@@ -312,7 +314,7 @@ func (s *Spec) defaults() {
 	if s.Duration == 0 {
 		s.Duration = 5 * time.Second
 	}
-	if s.Warmup == 0 {
+	if s.Warmup == 0 && !s.NoWarmup {
 		s.Warmup = time.Second
 	}
 	if s.Timeout == 0 {

@@ -79,7 +79,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.Float64Var(&f.compressible, "compressible", 0, "share of each value that compresses away, 0 to 1")
 	fl.StringVar(&f.stateSize, "state-size", "64MiB", "sizes of the state (workload snapshot) or of the log (restart), comma-separated")
 	fl.DurationVar(&f.duration, "duration", 5*time.Second, "measured time of one run")
-	fl.DurationVar(&f.warmup, "warmup", time.Second, "time before it, up to three times that until the load is steady")
+	fl.DurationVar(&f.warmup, "warmup", time.Second, "time before it, and as much again where the load is not steady by then")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of one operation, which then counts as an error")
 	fl.IntVar(&f.repeats, "repeats", 3, "blocks, each with every backend once in shuffled order; 10 decide, 20 publish")
 	fl.Int64Var(&f.seed, "seed", 1, "of payloads, schedules and order")

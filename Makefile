@@ -1,0 +1,32 @@
+# make help lists the targets.
+GO       ?= go
+PKGS     := ./...
+# Packages that start clusters or real engines need more than the default time
+# under the race detector on two cores.
+TIMEOUT  ?= 40m
+
+.PHONY: help setup test race lint bench selftest fuzz screenshots soak
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## install what the tests need (Debian: chromium, strace, fio, e2fsprogs)
+	@scripts/setup
+
+test: setup lint ## set up, then run every test under the race detector
+	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)
+
+race: ## every test under the race detector, without the set-up
+	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)
+
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
+	$(GO) vet $(PKGS)
+	$(GO) tool staticcheck $(PKGS)
+
+bench: ## the micro-benchmarks and the runner's own, for benchstat
+	$(GO) test -run - -bench . -benchtime 2000x ./bench
+	$(GO) test -run - -bench . ./bench/load ./node/... ./backends/raw
+
+fuzz: ## each fuzz target for a minute
+	@scripts/fuzz 60s
