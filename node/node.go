@@ -352,6 +352,9 @@ func (n *Node) Status() Status {
 	}
 }
 
+// Transport is what the node's Join returned, for those who ask it for counters.
+func (n *Node) Transport() Transport { return n.transport }
+
 // Campaign asks the node to become leader.
 func (n *Node) Campaign(ctx context.Context) error { return n.raft.Campaign(ctx) }
 
