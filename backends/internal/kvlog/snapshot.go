@@ -1,0 +1,194 @@
+package kvlog
+
+import (
+	"fmt"
+	"math"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// SaveSnap is SaveSnap of [backends.Storage]. A snapshot older than the current
+// one is not stored: the current one replaces it in every respect.
+func (s *Storage) SaveSnap(snap *raftpb.Snapshot) error {
+	s.snapMu.Lock()
+	defer s.snapMu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if snap.GetMetadata().GetIndex() == 0 {
+		return s.fail(fmt.Errorf("%s: save a snapshot without an index", s.dir))
+	}
+	if snap.GetMetadata().GetIndex() < s.current.metadata.GetIndex() {
+		return nil
+	}
+	r := snapRecord{
+		gen:        s.lastGen + 1,
+		bytes:      uint64(len(snap.Data)),
+		chunkBytes: uint32(s.cfg.ChunkBytes),
+		hasData:    snap.Data != nil,
+		metadata:   snap.GetMetadata(),
+	}
+	s.lastGen = r.gen
+	var b []byte
+	for i := range r.chunks() {
+		from := uint64(i) * uint64(r.chunkBytes)
+		b = appendChunk(b[:0], r.gen, i, snap.Data[from:min(from+uint64(r.chunkBytes), r.bytes)])
+		op := Op{Key: b[:chunkKeySize], Value: b[chunkKeySize:]}
+		if err := s.commit(fmt.Sprintf("save snapshot %d", r.metadata.GetIndex()), []Op{op}, true); err != nil {
+			return err
+		}
+	}
+	return s.makeCurrent(r)
+}
+
+// makeCurrent commits the record of a snapshot whose chunks are durable, and cuts
+// the log where it does not hold the snapshot's entry.
+//
+// A tail that is too long for one batch goes after the record. A crash between
+// the two leaves entries above the snapshot whose terms are lower than its own,
+// which Open drops.
+func (s *Storage) makeCurrent(r snapRecord) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	index, term := r.metadata.GetIndex(), r.metadata.GetTerm()
+	old := s.current.metadata
+	keep := s.termOf(index) == term && index <= s.last && index > old.GetIndex() ||
+		old != nil && index == old.GetIndex() && term == old.GetTerm()
+	last, tail := s.last, s.last
+	if !keep {
+		last = index
+		if step := uint64(s.cfg.DeleteStep); !s.cfg.RangeDelete && step > 0 && tail > index && tail-index > step {
+			tail = index // later
+		}
+	}
+	rec, err := appendSnapRecord(nil, r)
+	if err != nil {
+		return s.fail(fmt.Errorf("%s: encode snapshot %d: %w", s.dir, index, err))
+	}
+	ops := []Op{{Key: rec[:1], Value: rec[1:]}}
+	if !keep {
+		ops = s.deletions(ops, index+1, tail)
+	}
+	ops = append(ops, s.stateOp(last, s.hsBytes))
+	if err := s.commit(fmt.Sprintf("make snapshot %d current", index), ops, true); err != nil {
+		return err
+	}
+	s.pending, s.dirty = false, false
+	if s.current.metadata != nil {
+		s.stale = append(s.stale, s.current)
+	}
+	// The caller's metadata must not be kept.
+	r.metadata = &raftpb.SnapshotMetadata{Index: &index, Term: &term}
+	s.current = r
+	if keep {
+		return nil
+	}
+	leftover := s.last
+	s.last, s.terms = index, nil
+	s.cutStored(index + 1)
+	if tail < leftover {
+		return s.dropAbove(index, leftover)
+	}
+	return nil
+}
+
+// dropAbove deletes the entries above index up to top, from the top down, in
+// batches that the engine takes. The state record already says that the log ends
+// at index.
+func (s *Storage) dropAbove(index, top uint64) error {
+	for top > index {
+		from := index + 1
+		if step := uint64(s.cfg.DeleteStep); !s.cfg.RangeDelete && step > 0 && top-index > step {
+			from = top - step + 1
+		}
+		if err := s.commit("drop a conflicting log", s.deletions(nil, from, top), !s.cfg.Unsynced); err != nil {
+			return err
+		}
+		s.dirty = s.cfg.Unsynced
+		top = from - 1
+	}
+	return nil
+}
+
+// Release is Release of [backends.Storage]. What it deletes need not be durably
+// gone: a crash brings back entries and chunks that Open knows to be superfluous.
+func (s *Storage) Release(snap *raftpb.Snapshot) error {
+	s.snapMu.Lock()
+	defer s.snapMu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	// Never above what the current snapshot covers.
+	index := min(snap.GetMetadata().GetIndex(), s.current.metadata.GetIndex())
+	if err := s.releaseEntries(index); err != nil {
+		return err
+	}
+	for len(s.stale) > 0 {
+		if err := s.dropChunks(s.stale[0]); err != nil {
+			return err
+		}
+		s.stale = s.stale[1:]
+	}
+	return nil
+}
+
+// releaseEntries deletes the entries up to index, oldest first. It holds mu only
+// between the batches, so that Save need not wait: Save never comes back to what
+// a snapshot covers.
+func (s *Storage) releaseEntries(index uint64) error {
+	for {
+		s.mu.Lock()
+		s.forgetTerms(index)
+		if len(s.stored) == 0 || s.stored[0].lo > index {
+			s.mu.Unlock()
+			return nil
+		}
+		r := span{s.stored[0].lo, min(s.stored[0].hi, index)}
+		if step := uint64(s.cfg.DeleteStep); !s.cfg.RangeDelete && step > 0 && r.hi-r.lo >= step {
+			r.hi = r.lo + step - 1
+		}
+		if r.hi == s.stored[0].hi {
+			s.stored = s.stored[1:]
+		} else {
+			s.stored[0].lo = r.hi + 1
+		}
+		s.mu.Unlock()
+		if err := s.commit("release entries", s.deletions(nil, r.lo, r.hi), !s.cfg.Unsynced); err != nil {
+			return err
+		}
+	}
+}
+
+// dropChunks deletes the chunks of a snapshot that is not current.
+func (s *Storage) dropChunks(r snapRecord) error {
+	if r.chunks() == 0 {
+		return nil
+	}
+	var ops []Op
+	if s.cfg.RangeDelete {
+		ops = []Op{{Key: chunkKey(r.gen, 0), End: chunkKey(r.gen, math.MaxUint32)}}
+	} else {
+		for i := range r.chunks() {
+			ops = append(ops, Op{Key: chunkKey(r.gen, i)})
+		}
+	}
+	return s.deleteInSteps("release a snapshot", ops)
+}
+
+// deleteInSteps commits deletions in batches of DeleteStep.
+func (s *Storage) deleteInSteps(what string, ops []Op) error {
+	for len(ops) > 0 {
+		n := len(ops)
+		if s.cfg.DeleteStep > 0 {
+			n = min(n, s.cfg.DeleteStep)
+		}
+		if err := s.commit(what, ops[:n], !s.cfg.Unsynced); err != nil {
+			return err
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
