@@ -24,7 +24,7 @@ type fate uint8
 const (
 	nothing  fate = iota // survives
 	all                  // survives
-	prefix               // what was written before some moment
+	prefix               // what was written before some moment, sector by sector
 	suffix               // what was written after some moment, and nothing else
 	each                 // decides alone, with the cutter's odds
 	numFates             // for the dice
@@ -206,14 +206,10 @@ func (c *cutter) content(n *Node) image {
 		cutter: c, dice: r, fate: c.fateOf(r), events: n.pending,
 		img: n.durable.clone(), limit: int64(1) << 62,
 	}
-	s.moment = r.IntN(len(s.events) + 1)
+	s.eventMoment = r.IntN(len(s.events) + 1)
 	s.metaMoment = s.metadataMoment()
-	s.lastWrite = map[int64]int{}
-	for i, e := range s.events {
-		if e.kind == eventWrite {
-			sectorsOf(e.off, e.off+int64(len(e.data)), c.granule, func(sec, _, _ int64) { s.lastWrite[sec] = i })
-		}
-	}
+	s.number()
+	s.moment = r.IntN(s.sectors + 1)
 	s.stopped = map[int64]bool{}
 	flushed := c.flushed[n]
 	for i, e := range s.events {
@@ -230,18 +226,38 @@ type survival struct {
 	fate   fate
 	events []event
 	img    image
-	// moment divides the events for the fates prefix and suffix, and for what was
-	// appended in mode ordered.
+	// sectors is how many sectors the events write, one counted as often as it is
+	// written; first numbers those of each event.
+	sectors int
+	first   []int
+	// moment divides the sectors for the fates prefix and suffix.
 	moment int
+	// eventMoment: data appended by earlier events survives (ordered).
+	eventMoment int
 	// metaMoment: sizes and truncations before it survive (strict; in ordered the
 	// journal decides).
 	metaMoment int
 	// limit: a truncation that did not survive keeps every later write from
 	// surviving at or beyond it; the blocks written belong to the new extent.
 	limit     int64
-	lastWrite map[int64]int  // by sector, the last event that writes it
+	lastWrite map[int64]int  // by sector, the number of its last write
 	stopped   map[int64]bool // sectors of which a write was lost: later ones are too
 	appended  int64          // ordered: end of the surviving appended data
+}
+
+// number counts the sectors that are written.
+func (s *survival) number() {
+	s.lastWrite, s.first = map[int64]int{}, make([]int, len(s.events))
+	for i, e := range s.events {
+		s.first[i] = s.sectors
+		if e.kind != eventWrite {
+			continue
+		}
+		sectorsOf(e.off, e.off+int64(len(e.data)), s.granule, func(sec, _, _ int64) {
+			s.lastWrite[sec] = s.sectors
+			s.sectors++
+		})
+	}
 }
 
 func (s *survival) metadataMoment() int {
@@ -250,8 +266,6 @@ func (s *survival) metadataMoment() int {
 		return 0
 	case all:
 		return len(s.events)
-	case prefix:
-		return s.moment
 	}
 	return s.dice.IntN(len(s.events) + 1)
 }
@@ -304,7 +318,8 @@ func (s *survival) write(i int, e event, meta, forced bool) {
 		if s.stopped[sec] {
 			return
 		}
-		if !s.survives(s.fate, s.dice, i, s.lastWrite[sec], s.moment) {
+		number := s.first[i] + int(sec-off/s.granule)
+		if !s.survives(s.fate, s.dice, number, s.lastWrite[sec], s.moment) {
 			s.stopped[sec] = true
 			return
 		}
@@ -323,7 +338,7 @@ func (s *survival) appendMoment() int {
 	case all:
 		return len(s.events)
 	}
-	return s.moment
+	return s.eventMoment
 }
 
 // expose settles the size: what survived beyond it is not there.

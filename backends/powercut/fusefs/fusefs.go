@@ -59,15 +59,30 @@ var opNames = [numOps]string{
 func (o Op) String() string { return opNames[o] }
 
 // Trigger says when the device dies: inside the operation that is Then after the
-// Nth one of kind Op, both counted from the mount. The zero Trigger never fires.
+// Nth one of kind Op, both counted from the mount, or inside operation Most,
+// whichever comes first. The zero Trigger never fires.
 type Trigger struct {
 	Op   Op
-	N    int // from 1
+	N    int // from 1; 0 is never
 	Then int
+	Most int // 0 is never
+	// Pending counts operations of kind Op only while a cut could take so many
+	// bytes of data at least.
+	Pending int64
 }
 
 func (t Trigger) String() string {
-	return fmt.Sprintf("%d operations after %s #%d", t.Then, t.Op, t.N)
+	if t.N == 0 && t.Most == 0 {
+		return "never"
+	}
+	s := fmt.Sprintf("inside %s #%d", t.Op, t.N)
+	if t.Then > 0 {
+		s = fmt.Sprintf("%d operations after %s #%d", t.Then, t.Op, t.N)
+	}
+	if t.Pending > 0 {
+		s += fmt.Sprintf(" with %d bytes unsynced", t.Pending)
+	}
+	return s + fmt.Sprintf(", at the latest operation #%d", t.Most)
 }
 
 // Fault is what goes wrong with operations of one kind.
@@ -110,6 +125,7 @@ type FS struct {
 	dice    *rand.Rand
 	counts  [numOps]int
 	trigger Trigger
+	hits    int // operations that the trigger counts
 	after   int // operations since the trigger's Nth
 	faults  []*injected
 	trace   trace
@@ -375,7 +391,18 @@ func (f *FS) fires(op Op) bool {
 	}
 	f.counts[OpAny]++
 	f.counts[op]++
-	if f.trigger.N == 0 || f.counts[f.trigger.Op] < f.trigger.N {
+	if f.trigger.Most > 0 && f.counts[OpAny] >= f.trigger.Most {
+		return true
+	}
+	if f.trigger.N == 0 {
+		return false
+	}
+	if f.trigger.Op == OpAny || f.trigger.Op == op {
+		if _, pending, _ := f.disk.Unsynced(); pending >= f.trigger.Pending {
+			f.hits++
+		}
+	}
+	if f.hits < f.trigger.N {
 		return false
 	}
 	f.after++

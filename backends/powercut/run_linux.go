@@ -1,0 +1,429 @@
+package powercut
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/powercut/disk"
+	"github.com/raftbench/raftbench/backends/powercut/fusefs"
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+// nodeDir is the directory on the disk that the engine is given; its parent is
+// on the same disk, for engines that sync it.
+const nodeDir = "node"
+
+// patience is how long one life may take before it counts as hung.
+const patience = 2 * time.Minute
+
+// Run cuts the power cfg.Cuts times and says what was lost. The error is for what
+// kept it from doing so, a cancelled context among it; the row then holds what was
+// done so far.
+func Run(ctx context.Context, cfg Config) (result.PowerCut, error) {
+	cfg.First = max(cfg.First, 1)
+	row := result.PowerCut{
+		Backend: cfg.Backend.Name, Params: cfg.Params, Mode: string(cfg.Mode), Seed: cfg.Seed,
+	}
+	started := time.Now()
+	s, err := newStage(cfg.Dir, cfg.Child)
+	if err != nil {
+		return row, err
+	}
+	t := &torture{Config: cfg, stage: s, row: &row}
+	err = t.run(ctx)
+	if err == nil && row.FirstBad > 0 {
+		err = t.shrink(ctx)
+	}
+	row.Elapsed = time.Since(started)
+	return row, errors.Join(err, s.close())
+}
+
+// torture is one series.
+type torture struct {
+	Config
+	stage *stage
+	row   *result.PowerCut
+
+	disk  *disk.Disk // as the next life finds it
+	model *model
+	// acked entries since the last check.
+	acked int64
+	past  *life // the last life that was cut, for the trace
+}
+
+func (t *torture) run(ctx context.Context) error {
+	t.fresh()
+	for cut := t.First; cut < t.First+t.Cuts; cut++ {
+		l, err := t.live(ctx, t.lifeSeed(cut), t.trigger(cut), t.steps(cut), t.idle(cut))
+		if err != nil {
+			return err
+		}
+		t.row.Cuts++
+		if t.Progress != nil {
+			t.Progress(t.row.Cuts)
+		}
+		if t.judge(l, cut) && !t.KeepGoing {
+			return nil
+		}
+	}
+	// What the last cut left is checked by one more Open.
+	last := t.First + t.Cuts
+	l, err := t.live(ctx, t.lifeSeed(last), fusefs.Trigger{}, 0, "")
+	if err != nil {
+		return err
+	}
+	t.judge(l, last)
+	return nil
+}
+
+// fresh starts over with an empty store.
+func (t *torture) fresh() {
+	t.disk = disk.New(t.Mode)
+	if _, errno := t.disk.Mkdir(t.disk.Root(), nodeDir, 0o755); errno != 0 {
+		panic(fmt.Sprintf("powercut: mkdir on an empty disk: %v", errno))
+	}
+	t.disk.SyncAll()
+	t.model, t.acked, t.past = &model{}, 0, nil
+}
+
+func (t *torture) dice(cut int, stream uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(uint64(t.Seed), uint64(cut)<<8|stream))
+}
+
+func (t *torture) lifeSeed(cut int) int64 { return t.dice(cut, 1).Int64() }
+
+// steps is how many the workload makes before it closes the store, or stops:
+// mostly more than it will live to see.
+func (t *torture) steps(cut int) int {
+	r := t.dice(cut, 2)
+	if t.idle(cut) != "" || r.IntN(10) == 0 {
+		return 1 + r.IntN(40)
+	}
+	return maxSteps
+}
+
+// idle is the kind of step after which the cut finds the engine idle, for some of
+// the cuts.
+func (t *torture) idle(cut int) string {
+	r := t.dice(cut, 4)
+	if r.IntN(100) < 18 {
+		return idleKinds[r.IntN(len(idleKinds))]
+	}
+	return ""
+}
+
+// rare are the operations that a cut is aimed at, because most lives would miss
+// them.
+var rare = []fusefs.Op{
+	fusefs.OpCreate, fusefs.OpRename, fusefs.OpUnlink, fusefs.OpTruncate, fusefs.OpFsyncDir, fusefs.OpAllocate,
+}
+
+// trigger draws the moment of a cut.
+func (t *torture) trigger(cut int) fusefs.Trigger {
+	r := t.dice(cut, 3)
+	if t.idle(cut) != "" {
+		return fusefs.Trigger{}
+	}
+	switch p := r.IntN(100); {
+	case p < 15: // in Open, or shortly after
+		return fusefs.Trigger{N: 1 + r.IntN(15), Most: 15}
+	case p < 30: // inside the sync of what may be torn
+		return fusefs.Trigger{Op: fusefs.OpFsync, N: 1 + r.IntN(6), Pending: 2048, Most: 500}
+	case p < 55:
+		return fusefs.Trigger{Op: rare[r.IntN(len(rare))], N: 1 + r.IntN(4), Then: r.IntN(6), Most: 500}
+	default:
+		most := []int{20, 60, 150, 400}[r.IntN(4)]
+		return fusefs.Trigger{N: 1 + r.IntN(most), Most: most}
+	}
+}
+
+// judge counts what a life showed. It reports a failure, after which the store is
+// a fresh one.
+func (t *torture) judge(l *life, cut int) (failed bool) {
+	problems := l.problems()
+	if len(problems) == 0 {
+		t.past = l
+		return false
+	}
+	bad := cut
+	if l.engineErr == "" || !l.opened {
+		bad = max(bad-1, t.First) // the cut before this life did it
+	}
+	if l.verdict != nil {
+		t.row.Lost += int64(l.verdict.lost)
+		t.row.Wrong += int64(l.verdict.wrong)
+	}
+	switch {
+	case l.verdict == nil && !l.opened:
+		t.row.OpenFailed++
+	case l.engineErr != "":
+		t.row.Wrong++
+	}
+	if t.row.FirstBad == 0 {
+		t.row.FirstBad = bad
+		t.row.Detail = fmt.Sprintf("cut %d: %s", bad, strings.Join(problems, "; "))
+		t.row.Replay = t.replay(t.First, bad-t.First+1)
+		if err := t.keep(l, bad); err != nil {
+			t.row.Detail += "; " + err.Error()
+		}
+		if t.Trace != nil {
+			t.trace(l, bad, problems)
+		}
+	}
+	t.fresh()
+	return true
+}
+
+// keep stores the disk that an engine failed on.
+func (t *torture) keep(l *life, bad int) error {
+	if t.Keep == "" {
+		return nil
+	}
+	dir := filepath.Join(t.Keep, fmt.Sprintf("%s-%s-seed%d-cut%d", t.Backend.Name, t.Mode, t.Seed, bad))
+	if err := l.found.Dump(dir); err != nil {
+		return err
+	}
+	t.row.Detail += "; the disk is kept in " + dir
+	return nil
+}
+
+func (t *torture) trace(l *life, bad int, problems []string) {
+	fmt.Fprintf(t.Trace, "%s, mode %s, seed %d: cut %d\n", backends.FormatName(t.Backend.Name, t.Params), t.Mode, t.Seed, bad)
+	if p := t.past; p != nil {
+		fmt.Fprintf(t.Trace, "\nThe life before the cut (%v); calls of the storage, the last ones:\n", p.trigger)
+		p.writeCalls(t.Trace)
+		fmt.Fprintf(t.Trace, "Operations on the disk, the last ones:\n")
+		p.fs.Trace(t.Trace)
+	}
+	fmt.Fprintf(t.Trace, "\nThe life after it:\n")
+	l.writeCalls(t.Trace)
+	l.fs.Trace(t.Trace)
+	fmt.Fprintf(t.Trace, "\n%s\n", strings.Join(problems, "\n"))
+}
+
+func (t *torture) replay(first, cuts int) string {
+	name := backends.FormatName(t.Backend.Name, t.Params)
+	if strings.ContainsAny(name, "[]") {
+		name = "'" + name + "'"
+	}
+	s := fmt.Sprintf("raftbench powercut --backends %s --mode %s --seed %d --cuts %d", name, t.Mode, t.Seed, cuts)
+	if first > 1 {
+		s += fmt.Sprintf(" --first %d", first)
+	}
+	return s
+}
+
+// shrink looks for the shortest end of the series that fails too, on a fresh
+// store: each try costs a few lives.
+func (t *torture) shrink(ctx context.Context) error {
+	bad := t.row.FirstBad
+	for back := 0; back < bad-t.First; back = back*2 + 1 {
+		row := result.PowerCut{}
+		cfg := t.Config
+		cfg.First, cfg.Cuts, cfg.Progress, cfg.Trace, cfg.Keep, cfg.KeepGoing = bad-back, back+1, nil, nil, "", false
+		try := &torture{Config: cfg, stage: t.stage, row: &row}
+		if err := try.run(ctx); err != nil {
+			return err
+		}
+		if row.FirstBad > 0 {
+			t.row.Replay = t.replay(bad-back, back+1)
+			return nil
+		}
+	}
+	return nil
+}
+
+// life is one process on the disk, from the mount to the cut.
+type life struct {
+	t       *torture
+	seed    int64
+	trigger fusefs.Trigger
+	fs      *fusefs.FS
+	found   *disk.Disk // a copy of the disk as the engine found it, where it is kept
+
+	// What the process said; complete once the process is gone.
+	opened    bool
+	openErr   string
+	verdict   *verdict // of what Open returned
+	plan      *plan
+	steps     map[int]step // begun, not acknowledged
+	calls     []string     // the last ones
+	engineErr string       // of a call on a healthy disk
+	closed    bool
+	attention chan struct{} // closed when there is nothing to wait for
+	once      sync.Once
+}
+
+// live runs one life and leaves in t.disk what the cut left.
+func (t *torture) live(ctx context.Context, seed int64, trigger fusefs.Trigger, steps int, idle string) (*life, error) {
+	l := &life{t: t, seed: seed, trigger: trigger, steps: map[int]step{}, attention: make(chan struct{})}
+	if t.Keep != "" {
+		l.found = t.disk.Cut(0) // everything on it is durable: a copy
+	}
+	fs, err := t.stage.mount(t.disk, seed)
+	if err != nil {
+		return nil, err
+	}
+	l.fs = fs
+	fs.Arm(trigger)
+	p, err := t.stage.next(order{
+		Backend: t.Backend.Name, Params: t.Params, Dir: filepath.Join(t.stage.dir, nodeDir), Seed: seed, Steps: steps, Idle: idle,
+	})
+	if err != nil {
+		fs.Cut(0)
+		_, unmountErr := fs.Unmount()
+		return nil, errors.Join(err, unmountErr)
+	}
+	err = l.wait(ctx, p)
+	t.disk = fs.Cut(seed)
+	if _, unmountErr := fs.Unmount(); unmountErr != nil || err != nil {
+		return nil, errors.Join(err, unmountErr)
+	}
+	return l, nil
+}
+
+// wait follows the process until the disk dies or there is nothing to wait for,
+// and kills it.
+func (l *life) wait(ctx context.Context, p *process) error {
+	read := make(chan struct{})
+	go func() {
+		readFrames(p.acks, l.handle)
+		close(read)
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	var err error
+	crashed, hung := false, false
+	select {
+	case <-l.fs.Died():
+	case <-l.attention:
+	case <-p.exited:
+		crashed = true
+	case <-timer.C:
+		hung = true
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	// The disk dies first and answers nothing until the process is killed: no
+	// acknowledgement is made of an answer that a power cut would not have given.
+	l.fs.Kill()
+	p.signal()
+	l.fs.Release()
+	<-read
+	p.kill()
+	switch {
+	case crashed && !l.closed:
+		l.blame(fmt.Sprintf("the process ended by itself (%v): %s", p.err, firstLines(p.output.String(), 3)))
+	case hung:
+		l.blame(fmt.Sprintf("nothing happened for %v", patience))
+	}
+	return err
+}
+
+// blame notes an error that no fault and no cut explains.
+func (l *life) blame(text string) {
+	if !l.opened {
+		l.openErr = text
+	} else if l.engineErr == "" {
+		l.engineErr = text
+	}
+}
+
+func firstLines(s string, n int) string {
+	lines := strings.SplitN(strings.TrimSpace(s), "\n", n+1)
+	return strings.Join(lines[:min(n, len(lines))], " | ")
+}
+
+// handle takes one frame; all of them come from one goroutine.
+func (l *life) handle(f frame) {
+	m := l.t.model
+	switch f.kind {
+	case frameFailed:
+		l.openErr = f.text
+	case frameOpened:
+		l.handleOpened(f)
+	case frameBegin:
+		s := l.plan.next()
+		for s.n < f.n {
+			s = l.plan.next()
+		}
+		l.steps[f.n] = s
+		m.begin(s)
+		l.note("begin", s)
+		return
+	case frameAck:
+		s := l.steps[f.n]
+		delete(l.steps, f.n)
+		l.t.acked += int64(m.ack(s))
+		l.note("ack  ", s)
+		return
+	case frameRelease:
+		return
+	case frameError, frameRefused:
+		l.note("error", l.steps[f.n])
+		l.blame(fmt.Sprintf("%s failed on a healthy disk: %s", stepNames[l.steps[f.n].kind], f.text))
+	case frameDone:
+		return
+	case frameIdle:
+	case frameClosed:
+		l.closed = true
+		if f.text != "" {
+			l.blame("Close failed on a healthy disk: " + f.text)
+		}
+	}
+	if f.kind != frameOpened || !l.verdict.ok() {
+		l.once.Do(func() { close(l.attention) })
+	}
+}
+
+func (l *life) handleOpened(f frame) {
+	var r report
+	if err := json.Unmarshal([]byte(f.text), &r); err != nil {
+		panic(fmt.Sprintf("powercut: a child reports %q: %v", f.text, err))
+	}
+	l.opened = true
+	l.plan = r.plan(l.seed)
+	l.t.row.Acked += l.t.acked
+	l.t.acked = 0
+	l.verdict = l.t.model.check(r)
+}
+
+// problems lists what is wrong with this life.
+func (l *life) problems() []string {
+	var ps []string
+	if l.openErr != "" {
+		ps = append(ps, "Open failed: "+l.openErr)
+	}
+	if l.verdict != nil {
+		ps = append(ps, l.verdict.problems...)
+	}
+	if l.engineErr != "" {
+		ps = append(ps, l.engineErr)
+	}
+	return ps
+}
+
+// maxCalls is how many calls of the storage a trace shows.
+const maxCalls = 24
+
+func (l *life) note(what string, s step) {
+	if len(l.calls) >= maxCalls {
+		l.calls = l.calls[1:]
+	}
+	l.calls = append(l.calls, what+" "+s.String())
+}
+
+func (l *life) writeCalls(w io.Writer) {
+	for _, c := range l.calls {
+		fmt.Fprintln(w, "   ", c)
+	}
+}
