@@ -286,11 +286,8 @@ func comparePaired(m Metric, base, other *series, opts Options, config string) (
 	if c.N < MinBlocks {
 		return c, true
 	}
-	scratch := make([]float64, len(ratios))
 	rng := opts.rng(m.JSON, base.name, other.name, config)
-	c.Lo, c.Hi = bootstrap(rng, opts.rounds, func(rng *rand.Rand) float64 {
-		return medianInPlace(resample(rng, ratios, scratch))
-	})
+	c.Lo, c.Hi = bootstrap(rng, opts.rounds, newMedianResampler(ratios).median)
 	s := Summarize(ratios)
 	c.Lo, c.Hi = min(c.Lo, s.Lo), max(c.Hi, s.Hi)
 	c.P, c.PPaired = mannWhitney(a, b), pairedT(logs)

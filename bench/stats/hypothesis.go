@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -72,6 +73,49 @@ func bootstrap(rng *rand.Rand, rounds int, statistic func(rng *rand.Rand) float6
 	slices.Sort(values)
 	cut := int(float64(rounds) * (1 - Confidence) / 2)
 	return values[cut], values[rounds-1-cut]
+}
+
+// medianResampler draws resamples of some values and gives their medians. It
+// counts draws by rank instead of sorting them, which is what most of the time of
+// a comparison would go to.
+type medianResampler struct {
+	sorted []float64
+	rank   []int // of each value, in their given order
+	drawn  []int // by rank
+}
+
+func newMedianResampler(values []float64) *medianResampler {
+	order := make([]int, len(values))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(values[a], values[b]) })
+	r := &medianResampler{sorted: make([]float64, len(values)), rank: make([]int, len(values)), drawn: make([]int, len(values))}
+	for k, i := range order {
+		r.sorted[k], r.rank[i] = values[i], k
+	}
+	return r
+}
+
+// median is the median of one resample.
+func (r *medianResampler) median(rng *rand.Rand) float64 {
+	n := len(r.sorted)
+	clear(r.drawn)
+	for range n {
+		r.drawn[r.rank[rng.IntN(n)]]++
+	}
+	// Positions (n−1)/2 and n/2 of the sorted resample.
+	seen, lower := 0, -1
+	for k, d := range r.drawn {
+		seen += d
+		if lower < 0 && seen > (n-1)/2 {
+			lower = k
+		}
+		if seen > n/2 {
+			return (r.sorted[lower] + r.sorted[k]) / 2
+		}
+	}
+	panic("stats: a resample without a median")
 }
 
 // resample draws len(into) values of from, with replacement.
