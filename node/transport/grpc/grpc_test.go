@@ -2,16 +2,9 @@ package grpc
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
 	"errors"
-	"math/big"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/raftbench/raftbench/node"
+	"github.com/raftbench/raftbench/node/transport/internal/certtest"
 	"github.com/raftbench/raftbench/node/transport/transporttest"
 )
 
@@ -40,7 +34,7 @@ func TestTransport(t *testing.T) {
 // The same over mutual TLS with a token and fixed addresses, as between hosts; the
 // cases that open a connection suffice.
 func TestTransportOverTLS(t *testing.T) {
-	ca := newAuthority(t)
+	ca := certtest.New(t)
 	for _, c := range transporttest.Cases() {
 		switch c.Name {
 		case "Delivers", "Unreachable", "SnapshotReports", "Reconnect", "CloseDuringTraffic":
@@ -56,9 +50,9 @@ func BenchmarkTransport(b *testing.B) {
 		transporttest.Bench(b, func(testing.TB) node.Network { return New(Options{}) })
 	})
 	b.Run("tls=true", func(b *testing.B) {
-		ca := newAuthority(b)
+		ca := certtest.New(b)
 		transporttest.Bench(b, func(testing.TB) node.Network {
-			return New(Options{TLS: ca.config(b, "127.0.0.1"), Token: "secret"})
+			return New(Options{TLS: ca.Config(b), Token: "secret"})
 		})
 	})
 }
@@ -68,15 +62,15 @@ type hosts struct {
 	nets map[uint64]*Network
 }
 
-func newHosts(t testing.TB, ca *authority) *hosts {
+func newHosts(t testing.TB, ca *certtest.Authority) *hosts {
 	t.Helper()
 	peers := make(map[uint64]string)
 	for id := uint64(1); id <= 4; id++ {
-		peers[id] = freeAddr(t)
+		peers[id] = certtest.FreeAddr(t)
 	}
 	h := &hosts{nets: make(map[uint64]*Network)}
 	for id := range peers {
-		h.nets[id] = New(Options{Peers: peers, TLS: ca.config(t, "127.0.0.1"), Token: "secret", Cluster: "run 7"})
+		h.nets[id] = New(Options{Peers: peers, TLS: ca.Config(t), Token: "secret", Cluster: "run 7"})
 	}
 	return h
 }
@@ -91,61 +85,6 @@ func (h *hosts) Close() error {
 		errs = append(errs, n.Close())
 	}
 	return errors.Join(errs...)
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// authority signs certificates for tests.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert, key}
-}
-
-// config is a mutual TLS configuration with a certificate for an IP address.
-func (a *authority) config(t testing.TB, ip string) *tls.Config {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.ParseIP(ip)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-		RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}
 }
 
 // counter counts what a node gets.
@@ -215,9 +154,9 @@ func appendMessageOf(m *raftpb.Message) ([]byte, error) {
 
 // Nothing gets in without credentials, or meant for someone else.
 func TestAdmission(t *testing.T) {
-	ca := newAuthority(t)
+	ca := certtest.New(t)
 	good := []string{keyCluster, "run", keyTo, "1", keyToken, "Bearer secret"}
-	mutual := credentials.NewTLS(ca.config(t, "127.0.0.1"))
+	mutual := credentials.NewTLS(ca.Config(t))
 	for _, c := range []struct {
 		name  string
 		creds credentials.TransportCredentials
@@ -231,12 +170,12 @@ func TestAdmission(t *testing.T) {
 		{"no cluster", mutual, good[2:], codes.FailedPrecondition},
 		{"another node", mutual, append([]string{keyTo, "2"}, append(good[:2:2], good[4:]...)...), codes.FailedPrecondition},
 		{"plain text", insecure.NewCredentials(), good, codes.Unavailable},
-		{"no certificate", credentials.NewTLS(&tls.Config{RootCAs: ca.config(t, "127.0.0.1").RootCAs, ServerName: "127.0.0.1"}), good, codes.Unavailable},
-		{"another authority", credentials.NewTLS(withRoots(newAuthority(t).config(t, "127.0.0.1"), ca)), good, codes.Unavailable},
-		{"server not trusted", credentials.NewTLS(newAuthority(t).config(t, "127.0.0.1")), good, codes.Unavailable},
+		{"no certificate", credentials.NewTLS(&tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1"}), good, codes.Unavailable},
+		{"another authority", credentials.NewTLS(strangers(t, ca)), good, codes.Unavailable},
+		{"server not trusted", credentials.NewTLS(certtest.New(t).Config(t)), good, codes.Unavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			addr, taken := serve(t, Options{Cluster: "run", Token: "secret", TLS: ca.config(t, "127.0.0.1")})
+			addr, taken := serve(t, Options{Cluster: "run", Token: "secret", TLS: ca.Config(t)})
 			for _, method := range []string{methodMessages, methodSnapshot} {
 				if err := call(t, addr, method, c.creds, c.md, heartbeat(t)); status.Code(err) != c.want {
 					t.Errorf("%s: %v, want %v", method, err, c.want)
@@ -255,9 +194,10 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
-func withRoots(c *tls.Config, ca *authority) *tls.Config {
-	c.RootCAs = x509.NewCertPool()
-	c.RootCAs.AddCert(ca.cert)
+// strangers is a configuration of another authority that trusts this one.
+func strangers(t *testing.T, ca *certtest.Authority) *tls.Config {
+	c := certtest.New(t).Config(t)
+	c.RootCAs = ca.Pool()
 	return c
 }
 
@@ -345,7 +285,7 @@ func (r *reports) ReportUnreachable(uint64) {
 func (r *reports) ReportSnapshot(uint64, raft.SnapshotStatus) { r.failed <- struct{}{} }
 
 func TestJoinRefuses(t *testing.T) {
-	n := New(Options{Listen: freeAddr(t)})
+	n := New(Options{Listen: certtest.FreeAddr(t)})
 	a, err := n.Join(1, new(counter))
 	if err != nil {
 		t.Fatal(err)
