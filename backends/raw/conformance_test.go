@@ -1,0 +1,39 @@
+package raw_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/backendtest"
+	"github.com/raftbench/raftbench/backends/raw"
+)
+
+func TestConformance(t *testing.T) { backendtest.Run(t, raw.Backend) }
+
+// The tricks are switches; the contract holds with each of them.
+func TestConformanceWithParams(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the default parameters are enough for -short")
+	}
+	for _, setting := range []string{
+		"raw[segment=64KiB,recycle=off,sync=dsync]",
+		"raw[segment=256KiB,prealloc=fallocate,sync=fdatasync]",
+		"raw[segment=64KiB,prealloc=none,sync=fsync]",
+	} {
+		_, params, err := backends.ParseName(setting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := raw.Backend
+		b.Name = setting
+		b.Open = func(opts backends.Options) (backends.Storage, backends.State, error) {
+			given := maps.Clone(params)
+			maps.Copy(given, opts.Params)
+			opts.Params = given
+			return raw.Backend.Open(opts)
+		}
+		t.Run(strings.NewReplacer("[", ":", "]", "").Replace(setting), func(t *testing.T) { backendtest.Run(t, b) })
+	}
+}

@@ -1,0 +1,229 @@
+package raw
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends/internal/snapfile"
+)
+
+// disk is all that raw asks of a file system: one directory. The tests put one
+// in its place that counts the steps, fails them, and cuts the power between
+// them.
+type disk interface {
+	// path is what errors call a file.
+	path(name string) string
+	list() ([]string, error)
+	// open opens a file for reading and writing; it is created if missing.
+	open(name string) (file, error)
+	read(name string) ([]byte, error)
+	rename(from, to string) error
+	remove(name string) error
+	// syncNames makes every open, rename and remove so far durable.
+	syncNames() error
+
+	saveSnapshot(snap *raftpb.Snapshot) error
+	// loadSnapshot returns the newest one, nil if there is none.
+	loadSnapshot() (*raftpb.Snapshot, error)
+	// releaseSnapshots removes those below index.
+	releaseSnapshots(index uint64) error
+}
+
+// file is an open segment.
+type file interface {
+	size() (int64, error)
+	// write may stay in the page cache.
+	write(p []byte, off int64) error
+	// writeSync makes p durable, and the size of the file if p extends it.
+	// Nothing else that was written before need be durable when it returns.
+	writeSync(p []byte, off int64) error
+	// sync makes everything written so far durable.
+	sync() error
+	// allocate reserves blocks up to size without writing them.
+	allocate(size int64) error
+	truncate(size int64) error
+	close() error
+}
+
+// osDisk is a directory of the operating system.
+type osDisk struct {
+	dir    string
+	mode   string // of the parameter sync, never "auto"
+	onSync func(time.Duration)
+}
+
+func (d *osDisk) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d *osDisk) list() ([]string, error) {
+	files, err := os.ReadDir(d.dir)
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = f.Name()
+	}
+	return names, err
+}
+
+func (d *osDisk) open(name string) (file, error) {
+	f, err := os.OpenFile(d.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	o := &osFile{File: f, disk: d}
+	if d.mode == "dsync" {
+		if o.durable, err = os.OpenFile(d.path(name), os.O_RDWR|syscall.O_DSYNC, 0); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return o, nil
+}
+
+func (d *osDisk) read(name string) ([]byte, error) { return os.ReadFile(d.path(name)) }
+
+func (d *osDisk) rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }
+
+func (d *osDisk) remove(name string) error { return os.Remove(d.path(name)) }
+
+func (d *osDisk) syncNames() error {
+	f, err := os.Open(d.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.timed(f.Sync), f.Close())
+}
+
+func (d *osDisk) saveSnapshot(snap *raftpb.Snapshot) error { return snapfile.Save(d.dir, snap) }
+
+func (d *osDisk) loadSnapshot() (*raftpb.Snapshot, error) { return snapfile.Load(d.dir) }
+
+func (d *osDisk) releaseSnapshots(index uint64) error { return snapfile.Release(d.dir, index) }
+
+// timed reports how long a sync took to whoever asked for it.
+func (d *osDisk) timed(sync func() error) error {
+	if d.onSync == nil {
+		return sync()
+	}
+	start := time.Now()
+	err := sync()
+	d.onSync(time.Since(start))
+	return err
+}
+
+// osFile is a file of an osDisk. Its errors name the file.
+type osFile struct {
+	*os.File
+	disk    *osDisk
+	durable *os.File // the same file, opened with O_DSYNC; nil if sync is not dsync
+}
+
+func (f *osFile) size() (int64, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size(), nil
+}
+
+func (f *osFile) write(p []byte, off int64) error {
+	_, err := f.WriteAt(p, off)
+	return err
+}
+
+func (f *osFile) writeSync(p []byte, off int64) error {
+	if f.durable != nil {
+		return f.disk.timed(func() error {
+			_, err := f.durable.WriteAt(p, off)
+			return err
+		})
+	}
+	if err := f.write(p, off); err != nil {
+		return err
+	}
+	return f.sync()
+}
+
+func (f *osFile) sync() error {
+	if f.disk.mode == "fsync" {
+		return f.disk.timed(f.Sync)
+	}
+	return f.disk.timed(f.fdatasync)
+}
+
+func (f *osFile) fdatasync() error {
+	if err := fdatasync(f.File); err != nil {
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (f *osFile) allocate(size int64) error {
+	if err := fallocate(f.File, size); err != nil {
+		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (f *osFile) truncate(size int64) error { return f.Truncate(size) }
+
+func (f *osFile) close() error {
+	if f.durable != nil {
+		return errors.Join(f.durable.Close(), f.Close())
+	}
+	return f.Close()
+}
+
+// probeWrites and probeBytes bound what sync=auto may cost: two times eight
+// writes of a page, 2 ms on a disk of the class of FACTS.
+const (
+	probeWrites = 8
+	probeBytes  = 4096
+	probeName   = "sync.probe"
+)
+
+// fasterSync measures which way to make a small overwrite durable the disk
+// prefers. dsync must win by a tenth: below that the choice would be noise, and
+// one run of a benchmark would differ from the next.
+func fasterSync(dir string) (mode string, err error) {
+	name := filepath.Join(dir, probeName)
+	defer func() { err = errors.Join(err, os.Remove(name)) }()
+	var median [2]time.Duration
+	var files [2]file
+	modes := [2]string{"fdatasync", "dsync"}
+	page := make([]byte, probeBytes)
+	for i, mode := range modes {
+		d := &osDisk{dir: dir, mode: mode}
+		f, err := d.open(probeName)
+		if err != nil {
+			return "", err
+		}
+		defer f.close()
+		files[i] = f
+	}
+	if err := files[0].writeSync(page, 0); err != nil {
+		return "", err
+	}
+	var took [2][probeWrites]time.Duration
+	for n := range probeWrites {
+		for i := range modes {
+			start := time.Now()
+			if err := files[i].writeSync(page, 0); err != nil {
+				return "", fmt.Errorf("measure %s: %w", modes[i], err)
+			}
+			took[i][n] = time.Since(start)
+		}
+	}
+	for i := range modes {
+		slices.Sort(took[i][:])
+		median[i] = took[i][probeWrites/2]
+	}
+	if median[1] < median[0]*9/10 {
+		return modes[1], nil
+	}
+	return modes[0], nil
+}
