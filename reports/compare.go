@@ -6,6 +6,7 @@ import (
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/chart"
 	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
@@ -163,21 +164,18 @@ func verbCount(n int) string {
 
 // CompareHTML writes a page about comparisons of the backends of rs.
 func CompareHTML(w io.Writer, rs []*result.Result, table []result.Comparison) error {
-	v := compareView{Summary: compareSummary(table)}
+	v := compareView{frameView: newFrame("raftbench compare"), Summary: compareSummary(table)}
 	for _, r := range rs {
 		v.Machines = append(v.Machines, clean(r.ID)+": "+machineText(r.Env))
 	}
 	for _, p := range pairsOf(table) {
-		pv := pairView{Title: p.backend + " against " + p.baseline, Config: p.config}
-		for _, c := range p.rows {
-			pv.Rows = append(pv.Rows, rowView{Label: compareMetric(c.Metric), Cells: compareCells(c)})
-		}
-		v.Pairs = append(v.Pairs, pv)
+		v.Pairs = append(v.Pairs, pairView{Title: p.backend + " against " + p.baseline, Config: p.config, Figures: []figureView{p.figure()}})
 	}
-	return page.ExecuteTemplate(w, "compare", v)
+	return execute(w, "compare", v)
 }
 
 type compareView struct {
+	frameView
 	Summary  string
 	Machines []string
 	Pairs    []pairView
@@ -185,5 +183,32 @@ type compareView struct {
 
 type pairView struct {
 	Title, Config string
-	Rows          []rowView
+	Figures       []figureView
+}
+
+// figure is the forest plot of every metric of a pair. Right is always better:
+// the ratio of a figure of which less is better is turned over.
+func (p pair) figure() figureView {
+	f := chart.Forest{Noise: noise, Left: "← worse", Right: "better →"}
+	t := &tableView{Caption: p.backend + " against " + p.baseline,
+		Head: []string{"metric", p.baseline, p.backend, "ratio", "95 % interval", "n", "p (Holm)", "verdict"}}
+	better, worse := 0, 0
+	for i, c := range p.rows {
+		e := chart.Effect{Name: compareMetric(c.Metric), Style: chart.Style(i), Ratio: c.Ratio, Lo: c.Lo, Hi: c.Hi, Text: contrastRatio(c) + " " + contrastVerdict(c)}
+		if m, err := stats.Lookup(c.Metric); err == nil && m.Better == stats.Lower {
+			e.Ratio, e.Lo, e.Hi = invert(c.Ratio), invert(c.Hi), invert(c.Lo)
+		}
+		f.Rows = append(f.Rows, e)
+		t.Rows = append(t.Rows, tableRow{"", append([]string{compareMetric(c.Metric)}, compareCells(c)...)})
+		switch c.Verdict {
+		case stats.Faster:
+			better++
+		case stats.Slower:
+			worse++
+		}
+	}
+	finding := fmt.Sprintf("%d of %s better, %d worse", better, plural(len(p.rows), "metric"), worse)
+	f.Label = finding
+	return figureView{Finding: finding, Drawings: drawn(f), Table: t,
+		Note: fmt.Sprintf("%s ÷ %s, log scale, 95 %% interval; latencies turned over so that right is better; noise band ±%g %%.", p.backend, p.baseline, 100*noise)}
 }

@@ -1,7 +1,9 @@
 package reports
 
 import (
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -21,9 +23,20 @@ const (
 	publishRepeats = 20
 )
 
-// contrasted are the metrics that a report compares: few, because each makes
-// the correction for reading many of them dearer for all.
-var contrasted = []*metric{metricThroughput, metricResponse99, metricSave50, metricInstall, metricOpen}
+// manyRows is the number of backends above which other baselines than the
+// default one are compared by the deciding figure alone: with 14 of them all
+// pairs would take most of a page's size and of the time to build it.
+const manyRows = 8
+
+// contrasted are the metrics that a report compares with a baseline: few,
+// because each makes the correction for reading many of them dearer for all.
+func (sc *scenario) contrasted(base *row) []*metric {
+	m := sc.primary()
+	if m == metricInstall || m == metricOpen || len(sc.rows) > manyRows && base != sc.baseline() {
+		return []*metric{m}
+	}
+	return []*metric{metricThroughput, metricResponse99, metricSave50}
+}
 
 // contrast compares a row with a baseline of the same scenario; false where no
 // block holds both, or where they differ in durability.
@@ -43,15 +56,43 @@ func (sc *scenario) against(base *row) []result.Comparison {
 	if table, ok := sc.contrasts[base]; ok {
 		return table
 	}
-	table := sc.recorded(base)
-	if table == nil {
-		table = sc.compare(base)
-	}
+	table := sc.compareWith(base)
 	if sc.contrasts == nil {
 		sc.contrasts = map[*row][]result.Comparison{}
 	}
 	sc.contrasts[base] = table
 	return table
+}
+
+func (sc *scenario) compareWith(base *row) []result.Comparison {
+	if table := sc.recorded(base); table != nil {
+		return table
+	}
+	return sc.compare(base)
+}
+
+// compareAll makes the comparisons with every baseline, on all cores: a page
+// lets its reader choose one.
+func (sc *scenario) compareAll() {
+	tables := make([][]result.Comparison, len(sc.rows))
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for i := range next {
+				tables[i] = sc.compareWith(sc.rows[i])
+			}
+		})
+	}
+	for i := range sc.rows {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	sc.contrasts = map[*row][]result.Comparison{}
+	for i, rw := range sc.rows {
+		sc.contrasts[rw] = tables[i]
+	}
 }
 
 // recorded are the comparisons with base that the result holds.
@@ -81,9 +122,9 @@ func (sc *scenario) compare(base *row) []result.Comparison {
 			runs = append(runs, *r)
 		}
 	}
-	names := make([]string, len(contrasted))
-	for i, m := range contrasted {
-		names[i] = m.Name
+	var names []string
+	for _, m := range sc.contrasted(base) {
+		names = append(names, m.Name)
 	}
 	table, err := stats.Compare(runs, base.name(), stats.Options{Metrics: names, Seed: sc.site.results[0].Seed})
 	if err != nil {

@@ -49,7 +49,7 @@ var Flags = []Flag{
 		"The generator sent operations late: the 99th percentile of its lag is over 10 % of that of the response time. The response times contain the generator's own delay.",
 		"Lower the rate, give the machine more cores, or run the load from other machines with agents."},
 	{"not_steady", Warns, "not steady",
-		"Throughput still moved while it was measured: five windows of warm-up differed by more than 20 %, or drifted by more than 10 %. Another duration would give other figures.",
+		"Throughput still moved while it was measured: five windows of the run differed by more than 20 % of their mean, or drifted by more than 10 %. Another duration would give other figures.",
 		"Use a longer --warmup and --duration, and a machine with nothing else on it."},
 	{"harness_limited", Warns, "limited by the harness",
 		"The backend reached more than 80 % of what the harness reaches with a store that keeps nothing. It may be faster than is shown; a small difference to others says nothing.",

@@ -159,28 +159,39 @@ func (sc *scenario) reason(f Flag) Reason {
 	return out
 }
 
-// floor is the median of the raw disk's synced write at the smallest size, in
-// nanoseconds, and how far its medians lie apart: (highest ÷ lowest) − 1. 0
-// where it was not measured.
-func (s *site) floor() (median, drift float64) {
-	var values []float64
-	var kind string
-	var size int
+// floorKind is the calibration that everything is measured against.
+const floorKind = "overwrite+fdatasync"
+
+// floorRows are the calibrations of the raw disk's synced write at its smallest
+// size, in the order in which they were made.
+func (s *site) floorRows() []result.Calibration {
+	var rows []result.Calibration
 	for _, r := range s.results {
 		for _, c := range r.Calibration {
-			if c.P50 <= 0 {
+			if c.Kind != floorKind || c.P50 <= 0 {
 				continue
 			}
-			if kind == "" || c.Kind == "overwrite+fdatasync" && kind != c.Kind {
-				kind, size, values = c.Kind, c.Bytes, nil
+			if len(rows) > 0 && c.Bytes < rows[0].Bytes {
+				rows = nil
 			}
-			if c.Kind == kind && c.Bytes == size {
-				values = append(values, float64(c.P50))
+			if len(rows) == 0 || c.Bytes == rows[0].Bytes {
+				rows = append(rows, c)
 			}
 		}
+	}
+	return rows
+}
+
+// floor is the median of the raw disk's synced write in nanoseconds, and how far
+// its medians lie apart, as a share of it. 0 where it was not measured.
+func (s *site) floor() (median, drift float64) {
+	var values []float64
+	for _, c := range s.floorRows() {
+		values = append(values, float64(c.P50))
 	}
 	if len(values) == 0 {
 		return 0, 0
 	}
-	return stats.Median(values), slices.Max(values)/slices.Min(values) - 1
+	median = stats.Median(values)
+	return median, (slices.Max(values) - slices.Min(values)) / median
 }

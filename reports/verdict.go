@@ -171,7 +171,7 @@ func (sc *scenario) emptyReason() string {
 func (sc *scenario) contest(j *Judgement, field []*row) string {
 	best := field[0]
 	if len(field) == 1 {
-		return fmt.Sprintf("%s %s at %s; there is no other engine to compare it with.", best.label, sc.amount(best), sc.title())
+		return fmt.Sprintf("%s %s %s; there is no other engine to compare it with.", best.label, sc.amount(best, true), sc.at())
 	}
 	m := sc.primary()
 	var even, behind []*row // not told apart from the best; certainly behind it
@@ -189,24 +189,24 @@ func (sc *scenario) contest(j *Judgement, field []*row) string {
 	next := field[1]
 	if n := sc.repeats(); n < minRepeats {
 		j.Detail = append(j.Detail, fmt.Sprintf("%s are a smoke test: %d repeats decide, %d are fit to publish.", capital(repeatsText(n)), enoughRepeats, publishRepeats))
-		return fmt.Sprintf("%s was ahead of %s by %s in %s, which decides nothing; it %s at %s.",
-			best.label, next.label, sc.ratioText(m, next, best), repeatsText(n), sc.amount(best), sc.title())
+		return fmt.Sprintf("%s was %s ahead of %s %s, but %s decide nothing; it %s.",
+			best.label, sc.ratioText(m, next, best), next.label, sc.at(), repeatsText(n), sc.amount(best, false))
 	}
 	if len(even) == 0 {
 		j.Winner = best.label
-		return fmt.Sprintf("%s %s: it %s at %s, %s %s, the next.",
-			best.label, superlative(m), sc.amount(best), sc.title(), sc.marginText(m, next, best), next.label)
+		j.Detail = append(j.Detail, fmt.Sprintf("It %s. The next, %s, %s.", sc.amount(best, true), next.label, sc.amount(next, true)))
+		return fmt.Sprintf("%s %s %s: %s ahead of %s, the next.", best.label, superlative(m), sc.at(), sc.ratioText(m, next, best), next.label)
 	}
 	group := append([]*row{best}, even...)
 	if len(behind) > 0 {
 		j.Detail = append(j.Detail, fmt.Sprintf("Certainly behind %s: %s.", best.label, sc.behindText(m, best, behind)))
 	}
 	if !unequal {
-		return fmt.Sprintf("%s are equivalent at %s: %s %s, and the others are within %s %% of it.",
-			list(labels(group)), sc.title(), best.label, sc.amount(best), quantity.Significant(100*noise))
+		return fmt.Sprintf("%s are equivalent %s: %s %s, and no other is more than %g %% from it.",
+			list(labels(group)), sc.at(), best.label, sc.amount(best, true), 100*noise)
 	}
-	return fmt.Sprintf("No winner at %s: %s cannot be told apart (%s ÷ %s is %s, and the interval covers 1 or the test does not exclude chance).",
-		sc.title(), list(labels(group)), best.label, even[0].label, sc.ratioText(m, even[0], best))
+	return fmt.Sprintf("No winner %s: %s cannot be told apart; %s is %s ahead of %s, which chance may explain.",
+		sc.at(), list(labels(group)), best.label, sc.ratioText(m, even[0], best), even[0].label)
 }
 
 func superlative(m *metric) string {
@@ -223,20 +223,20 @@ func superlative(m *metric) string {
 	return "is ahead"
 }
 
-// amount says what a row reached: "commits 26,536 ops/s (26,100 to 27,000)".
-func (sc *scenario) amount(rw *row) string {
+// amount says what a row reached, on request with its interval: "commits 26,536
+// ops/s (26,100 to 27,000)".
+func (sc *scenario) amount(rw *row, interval bool) string {
 	m := sc.primary()
 	s := rw.of(m)
 	value := quantity.Format(s.Median, m.unit)
-	if s.Interval {
-		value += " (" + intervalText(s, m.unit) + ")"
+	if m == metricThroughput {
+		value += " ops/s"
+	}
+	if interval && s.Interval {
+		value += " (" + quantity.Format(s.Lo, m.unit) + " to " + quantity.Format(s.Hi, m.unit) + ")"
 	}
 	switch m {
 	case metricThroughput:
-		value = quantity.FormatCount(s.Median) + " ops/s"
-		if s.Interval {
-			value += " (" + intervalText(s, m.unit) + ")"
-		}
 		return "commits " + value
 	case metricResponse99:
 		return "answers 99 % within " + value
@@ -248,14 +248,35 @@ func (sc *scenario) amount(rw *row) string {
 	return "reaches " + value
 }
 
-func intervalText(s summary, u quantity.Unit) string {
-	return quantity.Format(s.Lo, u) + " to " + quantity.Format(s.Hi, u)
+// at is the load in a sentence: "at 64 clients".
+func (sc *scenario) at() string {
+	switch {
+	case sc.workload == "snapshot" || sc.workload == "restart":
+		return "with " + firstOf(sc.stateText(), "this state")
+	case sc.curve:
+		return "at the best load of its curve"
+	case sc.kind == "closed":
+		return "at " + plural(sc.clients, "client")
+	case sc.rate > 0:
+		return "at " + quantity.FormatCount(sc.rate) + " offered ops/s"
+	}
+	return "at this load"
 }
 
-// marginText is how far best is ahead of other: "1.31 times (1.26 to 1.35)
-// ahead of", always a number above 1.
-func (sc *scenario) marginText(m *metric, other, best *row) string {
-	return sc.ratioText(m, other, best) + " ahead of"
+// stateText is the largest state that was moved: "64 MiB of state".
+func (sc *scenario) stateText() string {
+	var most int64
+	for _, rw := range sc.rows {
+		most = max(most, rw.of(sc.primary()).bytes)
+	}
+	if most <= 0 {
+		return ""
+	}
+	what := " of state"
+	if sc.workload == "restart" {
+		what = " of log"
+	}
+	return quantity.FormatBytes(float64(most)) + what
 }
 
 // ratioText is how far best is ahead of other, as a factor above 1 with its

@@ -63,20 +63,30 @@ const (
 
 const colours = 7
 
-// class is the CSS classes of the style: colour and dash.
-func (s Style) class() string {
+// Colour is the CSS class that sets the style's colour, --c.
+func (s Style) Colour() string {
 	switch s {
 	case Floor:
-		return "sf d1"
+		return "sf"
 	case Ceiling:
-		return "sc d2"
+		return "sc"
 	}
-	n := int(max(s, 0))
-	class := "s" + strconv.Itoa(n%colours)
-	if d := n / colours % 4; d > 0 {
-		class += " d" + strconv.Itoa(d)
+	return "s" + strconv.Itoa(int(max(s, 0))%colours)
+}
+
+// class is the CSS classes of the style: colour and dash.
+func (s Style) class() string {
+	dash := int(max(s, 0)) / colours % 4
+	switch s {
+	case Floor:
+		dash = 1
+	case Ceiling:
+		dash = 2
 	}
-	return class
+	if dash == 0 {
+		return s.Colour()
+	}
+	return s.Colour() + " d" + strconv.Itoa(dash)
 }
 
 // hollow reports whether the style's markers are outlines, which tells the

@@ -47,6 +47,7 @@ func testFigures(n int) map[string]drawer {
 	var rows []Row
 	var effects []Effect
 	var bars []Bar
+	var clouds []Cloud
 	for i := range n {
 		name, style := testNames[i], styleOf(i)
 		s := Series{Name: name, Style: style}
@@ -82,6 +83,7 @@ func testFigures(n int) map[string]drawer {
 		}})
 		ratio := 1 - float64(i)/16
 		effects = append(effects, Effect{Name: name, Style: style, Ratio: ratio, Lo: ratio * .97, Hi: ratio * 1.04, Text: fmt.Sprintf("%.2f× (%.2f–%.2f) slower", ratio, ratio*.97, ratio*1.04), Base: i == 0})
+		clouds = append(clouds, Cloud{Name: name, Style: style, Values: []float64{3e6 * float64(i+1), 3.3e6 * float64(i+1), 2.8e6 * float64(i+1)}, Text: "3.1 ms"})
 		bars = append(bars, Bar{Name: name, Style: style, Parts: []float64{1e5 * float64(i+1), 3e5, 2e5, 2e4}, Text: "1.23 ms"})
 	}
 	return map[string]drawer{
@@ -95,6 +97,7 @@ func testFigures(n int) map[string]drawer {
 			Series: extreme(n)}},
 		"over":   Grid{Label: "over", Rows: rows, Height: 70},
 		"forest": Forest{Label: "forest", Left: "← slower", Right: "faster than etcd-wal →", Noise: 0.03, Rows: effects},
+		"strip":  Strip{Label: "strip", Kind: Duration, Rows: clouds},
 		"bars":   Bars{Label: "bars", Parts: []string{"queue", "Save", "replicate", "apply"}, Kind: Duration, Rows: bars},
 	}
 }

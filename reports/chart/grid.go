@@ -64,15 +64,12 @@ func (c *canvas) gridRow(g *Grid, i, across int, y float64) float64 {
 	for k := 0; k < n; k += across {
 		bottom := y
 		for j := k; j < min(k+across, n); j++ {
-			x0 := float64(j-k) * (slot + gutter)
-			// A last panel that stands alone takes the whole line.
-			span := slot
-			if j == n-1 && n%across != 0 && across > 1 {
-				span = c.w - x0
-			}
-			bottom = max(bottom, c.gridPanel(g, i, j, x0, y, span))
+			bottom = max(bottom, c.gridPanel(g, i, j, float64(j-k)*(slot+gutter), y, slot))
 		}
 		y = bottom
+		if k+across < n {
+			y += 12
+		}
 	}
 	c.close("</g>")
 	return y + 10

@@ -1,0 +1,235 @@
+package reports
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/chart"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
+)
+
+// longestSeries bounds the points that one line of the figure draws; longer
+// series are thinned to every n-th second.
+const longestSeries = 240
+
+// overTime is small multiples of throughput, p99 and the latency heat map, and
+// of the cycles of an ageing store.
+func (b *builder) overTime(sc *scenario) blockView {
+	var block blockView
+	g := chart.Grid{Height: 84}
+	t := &tableView{Caption: "Over the seconds that were measured, of the run with the median throughput",
+		Head: []string{"backend", "seconds", "ops/s lowest", "median", "highest", "p99 median", "p99 highest", "slowest operation"}}
+	worst, swing := "", -1.0
+	for _, rw := range sc.ranked() {
+		run, ok := typical(rw.headline())
+		if !ok {
+			continue
+		}
+		g.Rows = append(g.Rows, b.timeRow(rw, run))
+		cells, sway := timeCells(rw.label, run)
+		t.Rows = append(t.Rows, tableRow{b.number(rw), cells})
+		if rw.control == "" && sway > swing {
+			worst, swing = rw.label, sway
+		}
+	}
+	if len(g.Rows) > 0 {
+		finding := "Throughput and latency over the seconds of a run"
+		if worst != "" {
+			finding = fmt.Sprintf("From second to second throughput stays within ±%.0f %% of its median; %s moves most", 100*swing, worst)
+		}
+		g.Label = finding
+		block.Figures = append(block.Figures, figureView{Finding: finding, Drawings: drawn(g), Table: t,
+			Note: "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (darker: more operations). " +
+				"Grey: warm-up. Orange lines: snapshots, garbage collections, faults. Backends that keep nothing have scales of their own."})
+	}
+	if f, ok := b.ageing(sc); ok {
+		block.Figures = append(block.Figures, f)
+	}
+	return block
+}
+
+// typical is the run with the median throughput among those with a series.
+func typical(runs []*result.Run) (*result.Run, bool) {
+	var with []*result.Run
+	for _, r := range runs {
+		if len(r.Series) > 1 {
+			with = append(with, r)
+		}
+	}
+	if len(with) == 0 {
+		return nil, false
+	}
+	return middle(with, func(r *result.Run) float64 { return r.Throughput }), true
+}
+
+func (b *builder) timeRow(rw *row, run *result.Run) chart.Row {
+	throughput := chart.Series{Name: rw.label, Style: b.of(rw)}
+	p99 := throughput
+	var shade [][2]float64
+	step := max((len(run.Series)+longestSeries-1)/longestSeries, 1)
+	for i, pt := range run.Series {
+		if pt.Warmup {
+			shade = [][2]float64{{0, float64(pt.T)}}
+		}
+		if i%step != 0 {
+			continue
+		}
+		rate := perSecond(run.Series, i)
+		lo, hi := rate, rate
+		for _, other := range rw.headline() {
+			if i < len(other.Series) && other.Series[i].T > 0 {
+				v := perSecond(other.Series, i)
+				lo, hi = min(lo, v), max(hi, v)
+			}
+		}
+		throughput.X, throughput.Y = append(throughput.X, float64(pt.T)), append(throughput.Y, rate)
+		throughput.Lo, throughput.Hi = append(throughput.Lo, lo), append(throughput.Hi, hi)
+		p99.X, p99.Y = append(p99.X, float64(pt.T)), append(p99.Y, positive(pt.P99))
+	}
+	x := chart.Axis{Kind: chart.Seconds}
+	own := ""
+	if rw.durability == "none" {
+		own = " (scale of its own)"
+	}
+	r := chart.Row{Name: rw.label, Style: b.of(rw), Own: rw.durability == "none", Panels: []chart.Panel{
+		{Title: "throughput, ops/s" + own, X: x, Y: chart.Axis{Kind: chart.Rate}, Series: []chart.Series{throughput}, Shade: shade, Events: events(run)},
+		{Title: "response p99" + own, X: x, Y: chart.Axis{Kind: chart.Duration, Log: true}, Series: []chart.Series{p99}, Shade: shade, Events: events(run)},
+	}}
+	if h := heat(run); h != nil {
+		r.Panels = append(r.Panels, chart.Panel{Title: "latency heat map" + own, X: x, Y: chart.Axis{Kind: chart.Duration, Log: true}, Heat: h})
+	}
+	return r
+}
+
+// positive is a duration as a coordinate; NaN where it was not measured.
+func positive(d time.Duration) float64 {
+	if d <= 0 {
+		return math.NaN()
+	}
+	return float64(d)
+}
+
+// perSecond is the rate of the interval that ends with point i.
+func perSecond(series []result.Point, i int) float64 {
+	from := time.Duration(0)
+	if i > 0 {
+		from = series[i-1].T
+	}
+	if d := series[i].T - from; d > 0 {
+		return float64(series[i].Ops) / d.Seconds()
+	}
+	return 0
+}
+
+func events(run *result.Run) []chart.Event {
+	var out []chart.Event
+	for _, e := range run.Events {
+		text := e.Kind
+		if e.Text != "" {
+			text += ": " + e.Text
+		}
+		if e.Node > 0 {
+			text += fmt.Sprintf(" (node %d)", e.Node)
+		}
+		if out = append(out, chart.Event{At: float64(e.T), Name: clean(text)}); len(out) == longestSeries {
+			break
+		}
+	}
+	return out
+}
+
+// heat is the heat map of a run; nil where its series has no buckets.
+func heat(run *result.Run) *chart.Heat {
+	h := &chart.Heat{}
+	rows := 0
+	step := max((len(run.Series)+longestSeries-1)/longestSeries, 1)
+	for i := 0; i < len(run.Series); i += step {
+		pt := run.Series[i]
+		cells := make([]float64, len(pt.Buckets))
+		for j, n := range pt.Buckets {
+			cells[j] = float64(n)
+		}
+		rows = max(rows, len(cells))
+		h.X, h.Cells = append(h.X, float64(pt.T)), append(h.Cells, cells)
+	}
+	if rows == 0 || rows > 64 || len(h.X) == 0 {
+		return nil
+	}
+	h.Width = h.X[0]
+	if len(h.X) > 1 {
+		h.Width = h.X[1] - h.X[0]
+	}
+	for j := range rows + 1 {
+		h.Y = append(h.Y, 1000*math.Pow(2, float64(j-1))) // bucket j holds those below 2^j µs
+	}
+	return h
+}
+
+// timeCells is the line of a run in the figure's table, and how far its
+// throughput strays from the median, as a share of it.
+func timeCells(label string, run *result.Run) (cells []string, sway float64) {
+	var rates, tails []float64
+	slowest := time.Duration(0)
+	for i, pt := range run.Series {
+		if pt.Warmup {
+			continue
+		}
+		rates = append(rates, perSecond(run.Series, i))
+		if pt.P99 > 0 {
+			tails = append(tails, float64(pt.P99))
+		}
+		slowest = max(slowest, pt.Max)
+	}
+	if len(rates) > 2 {
+		rates = rates[:len(rates)-1] // the last second may be cut short
+	}
+	lo, hi := quantity.Extent(rates)
+	mid := stats.Median(rates)
+	cells = []string{label, fmt.Sprint(len(rates)), quantity.FormatCount(lo), quantity.Format(mid, quantity.Rate), quantity.FormatCount(hi)}
+	_, top := quantity.Extent(tails)
+	cells = append(cells, quantity.Format(stats.Median(tails), quantity.Duration), durationOrAbsent(top), durationOrAbsent(float64(slowest)))
+	if mid > 0 {
+		sway = max(hi-mid, mid-lo) / mid
+	}
+	return cells, sway
+}
+
+// ageing is Save time by cycle of the workload age.
+func (b *builder) ageing(sc *scenario) (figureView, bool) {
+	p := chart.Panel{X: chart.Axis{Kind: chart.Number, Title: "cycle"}, Y: chart.Axis{Kind: chart.Duration, Log: true, Title: "Save p50"}}
+	t := &tableView{Caption: "Cycles of bursts and truncation, first run of each backend", Head: []string{"backend", "cycle", "Save p50", "Save p99", "ops/s", "on disk"}}
+	most, growth := "", 0.0
+	for _, rw := range sc.ranked() {
+		s := chart.Series{Name: rw.label, Style: b.of(rw), Marks: true}
+		for _, r := range rw.runs {
+			if len(r.Cycles) == 0 {
+				continue
+			}
+			for _, c := range r.Cycles[:min(len(r.Cycles), longestSeries)] {
+				s.X, s.Y = append(s.X, float64(c.Cycle)), append(s.Y, positive(c.Save.P50))
+				t.Rows = append(t.Rows, tableRow{b.number(rw), []string{rw.label, fmt.Sprint(c.Cycle), durationOrAbsent(float64(c.Save.P50)),
+					durationOrAbsent(float64(c.Save.P99)), quantity.Format(c.Ops, quantity.Rate), quantity.Format(float64(c.Disk), quantity.Bytes)}})
+			}
+			break
+		}
+		if len(s.X) == 0 {
+			continue
+		}
+		p.Series = append(p.Series, s)
+		if g := s.Y[len(s.Y)-1] / s.Y[0]; rw.control == "" && g > growth {
+			most, growth = rw.label, g
+		}
+	}
+	if len(p.Series) == 0 {
+		return figureView{}, false
+	}
+	finding := "Save over the cycles of an ageing store"
+	if growth > 0 {
+		finding = fmt.Sprintf("%s ages most: its Save p50 ends at %s× of the first cycle", most, quantity.Significant(growth))
+	}
+	return figureView{Finding: finding, Drawings: drawn(chart.Lines{Label: finding, Panel: p}), Table: t,
+		Note: "Save p50 after each cycle of bursts and truncation, log axis, one run of each backend."}, true
+}

@@ -1,0 +1,129 @@
+package reports
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/chart"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
+)
+
+// repeats is every run as a dot in execution order, beside the drift of the
+// floor.
+func (b *builder) repeats(sc *scenario) blockView {
+	m := sc.primary()
+	g := chart.Grid{Height: 46}
+	t := &tableView{Caption: "Every run: " + m.long, Head: []string{"run", "block", "order", "backend", m.title, "against its median", "flags"}}
+	widest, scatter, most := "", 0.0, 0
+	if floor, ok := b.floorRow(sc); ok {
+		g.Rows = append(g.Rows, floor)
+	}
+	for _, rw := range sc.ranked() {
+		s, off := b.deviations(sc, rw, m, t)
+		if len(s.X) == 0 {
+			continue
+		}
+		most = max(most, len(s.X))
+		g.Rows = append(g.Rows, chart.Row{Name: rw.label, Style: b.of(rw), Panels: []chart.Panel{{X: chart.Axis{Kind: chart.Number}, Y: chart.Axis{Kind: chart.Percent}, Series: []chart.Series{s}}}})
+		if off > scatter {
+			widest, scatter = rw.label, off
+		}
+	}
+	if most < 2 {
+		return blockView{}
+	}
+	_, drift := sc.site.floor()
+	finding := fmt.Sprintf("Runs of one backend lie within ±%s of their median (%s the most)", percent(scatter), widest)
+	if drift > 0 {
+		finding += fmt.Sprintf("; the raw disk’s speed moved by %s", percent(drift))
+	}
+	g.Label = finding
+	for i := range g.Rows {
+		if i == len(g.Rows)-1 {
+			g.Rows[i].Panels[0].X.Title = "order of execution"
+		}
+	}
+	return blockView{Figures: []figureView{{Finding: finding, Drawings: drawn(g), Table: t,
+		Note: fmt.Sprintf("%s of every run as the deviation from its backend’s median, in order of execution; shared axes. Hollow: the run carries a flag. n = %s.", capital(m.long), plural(most, "run"))}}}
+}
+
+// percent renders a share with a sensible number of digits.
+func percent(v float64) string {
+	if v < 0.095 {
+		return fmt.Sprintf("%.1f %%", 100*v)
+	}
+	return fmt.Sprintf("%.0f %%", 100*v)
+}
+
+// floorRow is the raw disk's median at every calibration, placed before the runs
+// of its block.
+func (b *builder) floorRow(sc *scenario) (chart.Row, bool) {
+	rows := sc.site.floorRows()
+	if len(rows) < 2 || len(sc.site.results) > 1 {
+		return chart.Row{}, false // orders of several suites have no common axis
+	}
+	first := map[int]float64{} // order of the first run of each block
+	last := 0.0
+	for _, r := range sc.site.runs {
+		at := float64(r.Order)
+		if f, ok := first[r.Block]; !ok || at < f {
+			first[r.Block] = at
+		}
+		last = math.Max(last, at)
+	}
+	mid, _ := sc.site.floor()
+	s := chart.Series{Name: "raw disk", Style: chart.Floor, Marks: true}
+	for _, c := range rows {
+		at, ok := first[c.Block]
+		if !ok {
+			at = last + 1
+		}
+		s.X, s.Y = append(s.X, at-0.5), append(s.Y, float64(c.P50)/mid-1)
+	}
+	return chart.Row{Name: "raw disk: a synced write, p50 " + quantity.FormatDuration(mid), Style: chart.Floor,
+		Panels: []chart.Panel{{X: chart.Axis{Kind: chart.Number}, Y: chart.Axis{Kind: chart.Percent}, Series: []chart.Series{s}}}}, true
+}
+
+// deviations are the runs of a row against their median, and the largest of
+// them. The lines of the table are added on the way.
+func (b *builder) deviations(sc *scenario, rw *row, m *metric, t *tableView) (chart.Series, float64) {
+	s := chart.Series{Name: rw.label, Style: b.of(rw), NoLine: true}
+	runs := rw.headline()
+	if m == metricInstall || m == metricOpen {
+		runs = largest(runs, m)
+	}
+	var values []float64
+	var with []*result.Run
+	for _, r := range runs {
+		if v, ok := m.get(r); ok && v > 0 {
+			values, with = append(values, v), append(with, r)
+		}
+	}
+	mid := stats.Median(values)
+	far := 0.0
+	for i, r := range with {
+		off := values[i]/mid - 1
+		far = math.Max(far, math.Abs(off))
+		order := float64(r.Order)
+		if len(sc.site.results) > 1 {
+			order = float64(i + 1)
+		}
+		s.X, s.Y, s.Hollow = append(s.X, order), append(s.Y, off), append(s.Hollow, len(r.Flags) > 0)
+		t.Rows = append(t.Rows, tableRow{b.number(rw), []string{clean(r.ID), fmt.Sprint(r.Block), fmt.Sprint(r.Order), rw.label,
+			quantity.Format(values[i], m.unit), fmt.Sprintf("%+.1f %%", 100*off), flagText(r.Flags)}})
+	}
+	return s, far
+}
+
+func flagText(flags []string) string {
+	if len(flags) == 0 {
+		return quantity.Absent
+	}
+	titles := make([]string, len(flags))
+	for i, f := range flags {
+		titles[i] = FlagByName(f).Title
+	}
+	return list(titles)
+}

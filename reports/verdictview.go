@@ -1,0 +1,153 @@
+package reports
+
+import (
+	"fmt"
+	"html/template"
+	"slices"
+	"strconv"
+
+	"github.com/raftbench/raftbench/reports/internal/quantity"
+)
+
+// verdictView is the first section of a site: what a reader must know in half a
+// minute.
+type verdictView struct {
+	ID string
+	Judgement
+	Badge, BadgeClass string
+	Others            []Judgement // of the further scenarios
+	Distances         []distanceView
+	FloorText         string
+	Sure              string
+	ReasonViews       []reasonView
+}
+
+// distanceView is one backend's bar in the card of distances from the disk.
+type distanceView struct {
+	Style   string
+	Colour  string // CSS class
+	Swatch  template.HTML
+	Label   string
+	Text    string
+	Percent int // of the longest
+}
+
+type reasonView struct {
+	Reason
+	Class string
+}
+
+func (b *builder) verdict() verdictView {
+	sc := b.site.headline()
+	v := verdictView{ID: b.prefix + "verdict", Judgement: sc.judge()}
+	v.Badge, v.BadgeClass = capital(v.Validity.String()), [...]string{"good", "warn", "bad"}[v.Validity]
+	for _, r := range v.Reasons {
+		class := "warn"
+		if r.Severity == Invalidates {
+			class = "bad"
+		}
+		v.ReasonViews = append(v.ReasonViews, reasonView{r, class})
+	}
+	for _, other := range b.site.scenarios {
+		if other != sc {
+			v.Others = append(v.Others, other.judge())
+		}
+	}
+	if sc == nil {
+		return v
+	}
+	v.Sure = sc.sure(v.Judgement)
+	b.distances(sc, &v)
+	return v
+}
+
+// distances are the engines by their multiple of the device floor, nearest
+// first.
+func (b *builder) distances(sc *scenario, v *verdictView) {
+	synced, _ := sc.engines()
+	slices.SortStableFunc(synced, func(a, b *row) int { return ahead(metricFloor, a.of(metricFloor), b.of(metricFloor)) })
+	top := 1.0
+	for _, rw := range synced {
+		top = max(top, rw.of(metricFloor).Median)
+	}
+	for _, rw := range synced {
+		s := rw.of(metricFloor)
+		if s.N == 0 {
+			continue
+		}
+		v.Distances = append(v.Distances, distanceView{b.number(rw), b.of(rw).Colour(), template.HTML(swatch(b.of(rw))), rw.label, //nolint:gosec // no text in it
+			quantity.Significant(s.Median) + "×", int(100 * s.Median / top)})
+	}
+	if floor, _ := sc.site.floor(); floor > 0 {
+		v.FloorText = fmt.Sprintf("A synced raw write takes %s here. Save, as a multiple of a raw write of the same size:", quantity.FormatDuration(floor))
+	} else {
+		v.FloorText = "Save, as a multiple of a raw write of the same size:"
+	}
+	if len(v.Distances) == 0 {
+		v.FloorText = v.Distance
+	}
+}
+
+// sure says how certain the verdict is, and by which rule.
+func (sc *scenario) sure(j Judgement) string {
+	n := sc.repeats()
+	switch {
+	case n == 0:
+		return "Not at all: no run has figures."
+	case n < minRepeats:
+		return fmt.Sprintf("Not: %s, and under %d repeats no difference can be called certain.", repeatsText(n), minRepeats)
+	case j.Winner != "":
+		text := fmt.Sprintf("Certain by the rule of this report: over %s the 95 %% interval of the ratio to every other engine excludes 1, and a test corrected for reading many of them agrees.", plural(n, "block"))
+		if n < enoughRepeats {
+			text += fmt.Sprintf(" %d repeats are few: %d decide, %d publish.", n, enoughRepeats, publishRepeats)
+		}
+		return text
+	}
+	if synced, _ := sc.engines(); len(synced) > 1 {
+		return fmt.Sprintf("Over %s no engine is certainly ahead: differences are inside the interval, or inside ±%g %%.", plural(n, "block"), 100*noise)
+	}
+	return plural(n, "run") + " of it; there is nothing to compare."
+}
+
+// across is the table of what several machines have in common: throughput, and
+// the multiple of each machine's own floor, which travels where milliseconds do
+// not.
+func across(sites []*site, p *palette) *figureView {
+	t := &tableView{Caption: "The machines side by side", Head: []string{"backend"}}
+	for _, s := range sites {
+		name := clean(firstOf(s.env.Hostname, "machine "+strconv.Itoa(len(t.Head))))
+		t.Head = append(t.Head, name+": × floor", name+": "+s.headlineMetric().title)
+	}
+	for _, label := range p.labels {
+		line := tableRow{Style: strconv.Itoa(int(p.styles[label])), Cells: []string{label}}
+		for _, s := range sites {
+			floor, primary := quantity.Absent, quantity.Absent
+			if sc := s.headline(); sc != nil {
+				for _, rw := range sc.rows {
+					if rw.label != label {
+						continue
+					}
+					if f := rw.of(metricFloor); f.N > 0 {
+						floor = quantity.Format(f.Median, quantity.Ratio)
+					}
+					if v := rw.of(sc.primary()); v.N > 0 {
+						primary = quantity.Format(v.Median, sc.primary().unit)
+					}
+				}
+			}
+			line.Cells = append(line.Cells, floor, primary)
+		}
+		t.Rows = append(t.Rows, line)
+	}
+	return &figureView{Finding: fmt.Sprintf("%d environments, never pooled", len(sites)),
+		Note:  "Save as a multiple of each machine’s own raw disk travels between machines; absolute figures do not.",
+		Table: t}
+}
+
+// headlineMetric is the figure that decides the site's first scenario.
+func (s *site) headlineMetric() *metric {
+	if sc := s.headline(); sc != nil {
+		return sc.primary()
+	}
+	return metricThroughput
+}
