@@ -3,7 +3,6 @@ package backendtest
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -45,15 +44,15 @@ func damageOracle() *oracle {
 	return o
 }
 
-// undamaged fills and closes a store and returns its directory.
-func (e *env) undamaged() string {
+// undamaged fills and closes a store and returns its image.
+func (e *env) undamaged() *image {
 	e.Helper()
 	s := e.newStore()
 	fillForDamage(s.save, s.saveSnap)
 	s.release(s.o.snapshot())
 	s.check("before the damage")
 	s.close()
-	return s.dir
+	return e.imageOf(s.dir)
 }
 
 // testFlippedBit flips one bit at a time in the directory of a closed store:
@@ -74,7 +73,7 @@ func testFlippedBit(e *env) {
 		{"an entry in the middle of the log", payload((damageSnapIndex+damageEntries)/2, 1, damageValueBytes)},
 		{"the snapshot", payload(damageSnapIndex, ^uint64(1), damageSnapBytes)},
 	} {
-		for _, at := range e.find(pristine, p.payload) {
+		for _, at := range pristine.find(p.payload) {
 			for _, delta := range []int64{int64(len(p.payload) / 2), 0, -1, -2, -4, -6, -8, -12, -16, -20, -24, -28, -32} {
 				if at.offset+delta >= 0 {
 					damaged = append(damaged, damage{file: at.file, offset: at.offset + delta, bit: 1 << (uint64(-delta) % 8),
@@ -94,14 +93,14 @@ func testFlippedBit(e *env) {
 // a better one. Never a state that it did not have.
 func testCutFile(e *env) {
 	pristine := e.undamaged()
-	file, extents := e.largest(pristine)
-	end := extents[len(extents)-1].end
+	file := e.largest(pristine)
+	end := file.extents[len(file.extents)-1].end
 	var damaged []damage
 	for _, at := range []int64{end - 1, end * 3 / 4, end / 2, end / 2 &^ 4095, end / 4, 1, 0} {
-		damaged = append(damaged, damage{file: file, offset: at, cut: true, what: "cut"})
+		damaged = append(damaged, damage{file: file.rel, offset: at, cut: true, what: "cut"})
 	}
 	outcomes := e.probe(pristine, damaged, true)
-	e.Logf("%s cut at %d places: %v", file, len(damaged), outcomes)
+	e.Logf("%s cut at %d places: %v", file.rel, len(damaged), outcomes)
 }
 
 // damage is one change to one file.
@@ -137,13 +136,13 @@ func (d damage) inflict(dir string) error {
 // probe opens a damaged copy of a directory for each damage, in a child process
 // because damage may take a process down, and returns how often which answer
 // came.
-func (e *env) probe(pristine string, damaged []damage, earlierStateIsFine bool) map[string]int {
+func (e *env) probe(pristine *image, damaged []damage, earlierStateIsFine bool) map[string]int {
 	e.Helper()
 	root := e.TempDir()
 	spec := &probeSpec{}
 	for i, d := range damaged {
 		dir := filepath.Join(root, fmt.Sprint(i))
-		if err := copySparse(dir, pristine); err != nil {
+		if err := pristine.writeTo(dir); err != nil {
 			e.tb.Fatalf("copy the store: %v", err)
 		}
 		if err := d.inflict(dir); err != nil {
@@ -166,7 +165,7 @@ func (e *env) probe(pristine string, damaged []damage, earlierStateIsFine bool) 
 			answer, detail, _ := strings.Cut(line, ": ")
 			outcomes[answer]++
 			switch {
-			case answer == probeError && !namesFile(detail, spec.Dirs[i]):
+			case answer == probeError && !namesFile(detail, spec.Dirs[i], e.b.Name):
 				e.Fatalf("%s: Open returned %q; want an error that names the file or its directory", d, detail)
 			case answer == probeEarlier && !earlierStateIsFine, answer == probeWrong:
 				e.Fatalf("%s: Open returned %s (%s); want an error, or the state that was saved", d, answer, detail)
@@ -177,11 +176,12 @@ func (e *env) probe(pristine string, damaged []damage, earlierStateIsFine bool) 
 }
 
 // namesFile: the message has the path of the directory, or the name of a file
-// in it.
-func namesFile(message, dir string) bool {
+// in it; the name of the backend, which may look like one, does not count.
+func namesFile(message, dir, backend string) bool {
 	if strings.Contains(message, dir) {
 		return true
 	}
+	message = strings.ReplaceAll(message, backend, "")
 	found := false
 	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		found = found || err == nil && path != dir && strings.Contains(message, d.Name())
@@ -244,52 +244,154 @@ type place struct {
 	offset int64
 }
 
-// find looks for the payload in the files under dir; an engine that compresses
-// or encodes hides it.
-func (e *env) find(dir string, payload []byte) []place {
-	e.Helper()
-	var found []place
-	e.eachFile(dir, func(rel string, content []byte) {
-		// The first KiB will do: an engine may cut what is longer into pieces.
-		if i := bytes.Index(content, payload[:min(len(payload), 256)]); i >= 0 {
-			found = append(found, place{rel, int64(i)})
-		}
-	})
-	return found
-}
-
 // randomFlips are places in the used part of the largest file that are not at
 // the end of the log.
-func (e *env) randomFlips(dir string) []damage {
-	file, extents := e.largest(dir)
-	tail := payload(damageEntries-damageBatch+1, 1, damageValueBytes)
-	end := extents[len(extents)-1].end
-	for _, p := range e.find(dir, tail) {
-		if p.file == file {
+func (e *env) randomFlips(img *image) []damage {
+	file := e.largest(img)
+	end := file.extents[len(file.extents)-1].end
+	for _, p := range img.find(payload(damageEntries-damageBatch+1, 1, damageValueBytes)) {
+		if p.file == file.rel {
 			end = min(end, p.offset-256)
 		}
 	}
 	rng := rand.New(rand.NewPCG(1, 1))
 	var out []damage
 	for tries := 0; len(out) < e.limits.flips && tries < 100*e.limits.flips; tries++ {
-		x := extents[rng.IntN(len(extents))]
+		x := file.extents[rng.IntN(len(file.extents))]
 		if at := x.start + rng.Int64N(x.end-x.start); at < end {
-			out = append(out, damage{file: file, offset: at, bit: 1 << rng.IntN(8), what: "one bit flipped at random"})
+			out = append(out, damage{file: file.rel, offset: at, bit: 1 << rng.IntN(8), what: "one bit flipped at random"})
 		}
 	}
 	return out
 }
 
+// image is a directory in memory, without the zeros that preallocated files are
+// made of.
+type image struct {
+	dirs  []string
+	files []imageFile
+}
+
+type imageFile struct {
+	rel     string
+	mode    fs.FileMode
+	size    int64
+	extents []extent
+	used    [][]byte // the bytes of each extent
+}
+
+func (e *env) imageOf(dir string) *image {
+	e.Helper()
+	img := &image{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			img.dirs = append(img.dirs, rel)
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		f := imageFile{rel: rel, mode: info.Mode().Perm(), size: int64(len(content)), extents: extentsOf(content)}
+		for _, x := range f.extents {
+			f.used = append(f.used, bytes.Clone(content[x.start:x.end]))
+		}
+		img.files = append(img.files, f)
+		return nil
+	})
+	if err != nil {
+		e.tb.Fatalf("read the store's files: %v", err)
+	}
+	return img
+}
+
+// writeTo makes a copy with holes where the image has zeros.
+func (img *image) writeTo(dir string) error {
+	for _, rel := range img.dirs {
+		if err := os.MkdirAll(filepath.Join(dir, rel), 0o700); err != nil {
+			return err
+		}
+	}
+	for _, f := range img.files {
+		if err := f.writeTo(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *imageFile) writeTo(dir string) error {
+	out, err := os.OpenFile(filepath.Join(dir, f.rel), os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	for i, x := range f.extents {
+		if _, err := out.WriteAt(f.used[i], x.start); err != nil {
+			return err
+		}
+	}
+	return out.Truncate(f.size)
+}
+
+// find looks for the payload; an engine that compresses or encodes hides it.
+func (img *image) find(payload []byte) []place {
+	var found []place
+	for _, f := range img.files {
+		for i, b := range f.used {
+			// Not all of it: an engine may cut what is long into pieces.
+			if at := bytes.Index(b, payload[:min(len(payload), 256)]); at >= 0 {
+				found = append(found, place{f.rel, f.extents[i].start + int64(at)})
+				break
+			}
+		}
+	}
+	return found
+}
+
+// largest is the file with the most bytes in use.
+func (e *env) largest(img *image) *imageFile {
+	e.Helper()
+	var largest *imageFile
+	var most int
+	for i, f := range img.files {
+		used := 0
+		for _, b := range f.used {
+			used += len(b)
+		}
+		if used > most {
+			most, largest = used, &img.files[i]
+		}
+	}
+	if largest == nil {
+		e.Fatalf("nothing is stored after Close; want what was saved")
+	}
+	return largest
+}
+
 // extent is a part of a file that is not zero.
 type extent struct{ start, end int64 }
 
-const extentBytes = 512
+const extentBytes = 4096
+
+var zeros [extentBytes]byte
 
 func extentsOf(content []byte) []extent {
 	var out []extent
 	for start := 0; start < len(content); start += extentBytes {
 		end := min(start+extentBytes, len(content))
-		if len(bytes.Trim(content[start:end], "\x00")) == 0 {
+		if bytes.Equal(content[start:end], zeros[:end-start]) {
 			continue
 		}
 		if n := len(out); n > 0 && out[n-1].end == int64(start) {
@@ -299,101 +401,4 @@ func extentsOf(content []byte) []extent {
 		}
 	}
 	return out
-}
-
-// largest is the file with the most bytes in use.
-func (e *env) largest(dir string) (file string, extents []extent) {
-	e.Helper()
-	var most int64
-	e.eachFile(dir, func(rel string, content []byte) {
-		var used int64
-		found := extentsOf(content)
-		for _, x := range found {
-			used += x.end - x.start
-		}
-		if used > most {
-			most, file, extents = used, rel, found
-		}
-	})
-	if most == 0 {
-		e.Fatalf("nothing is stored in %s after Close; want what was saved", dir)
-	}
-	return file, extents
-}
-
-func (e *env) eachFile(dir string, f func(rel string, content []byte)) {
-	e.Helper()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		f(rel, content)
-		return nil
-	})
-	if err != nil {
-		e.tb.Fatalf("read the store's files: %v", err)
-	}
-}
-
-// copySparse copies a tree; where a file holds zeros the copy holds holes, so
-// that preallocated files cost nothing.
-func copySparse(dst, src string) error {
-	return filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(src, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(dst, rel)
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		switch {
-		case d.IsDir():
-			return os.MkdirAll(target, info.Mode().Perm()|0o700)
-		case !d.Type().IsRegular():
-			return fmt.Errorf("%s is neither a file nor a directory", path)
-		}
-		return copyFileSparse(target, path, info)
-	})
-}
-
-func copyFileSparse(target, path string, info fs.FileInfo) error {
-	in, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	buf := make([]byte, 64<<10)
-	for offset := int64(0); ; {
-		n, err := io.ReadFull(in, buf)
-		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
-			if _, err := out.WriteAt(buf[:n], offset); err != nil {
-				return err
-			}
-		}
-		offset += int64(n)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return out.Truncate(offset)
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
