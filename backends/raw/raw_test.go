@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,6 +181,39 @@ func TestLargeSave(t *testing.T) {
 	}
 }
 
+// A segment whose tail was overwritten by a later one holds it back no longer.
+func TestReleaseOfOverwrittenTail(t *testing.T) {
+	d := newCutDisk(1, 512)
+	s, _ := mustOpen(t, d, smallConfig)
+	must(t, s.Save(hs(1, 1, 0), entries(1, 1, 20, 100)))
+	for i := range uint64(3) {
+		must(t, s.Save(hs(2+i, 1, 3), entries(5, 2+i, 20, 100)))
+	}
+	first := s.segs[0].number
+	must(t, s.SaveSnap(snapshot(4, 1)))
+	must(t, s.Release(snapshot(4, 1)))
+	if len(s.segs) != 1 || s.segs[0].number == first {
+		t.Errorf("%d segments from %d on are left, want the last one", len(s.segs), s.segs[0].number)
+	}
+	must(t, s.Close())
+	s, st := mustOpen(t, d, smallConfig)
+	if len(st.Entries) != 20 || st.LastIndex() != 24 || st.Entries[0].GetTerm() != 4 {
+		t.Errorf("%d entries up to %d of term %d", len(st.Entries), st.LastIndex(), st.Entries[0].GetTerm())
+	}
+	must(t, s.Close())
+}
+
+// One large Save does not hold its memory for ever.
+func TestBufferIsGivenBack(t *testing.T) {
+	d := newCutDisk(1, 512)
+	s, _ := mustOpen(t, d, smallConfig)
+	must(t, s.Save(hs(1, 1, 0), entries(1, 1, 1, keepBuffer+1)))
+	if cap(s.buf) > keepBuffer {
+		t.Errorf("a buffer of %d bytes is kept", cap(s.buf))
+	}
+	must(t, s.Close())
+}
+
 // After the first failure nothing is acknowledged any more, whatever the disk
 // says later; what was acknowledged before it is there.
 func TestStopsAfterAFailure(t *testing.T) {
@@ -316,19 +348,28 @@ func TestSaveCosts(t *testing.T) {
 
 func TestOnSync(t *testing.T) {
 	for _, mode := range []string{"fdatasync", "dsync", "fsync"} {
-		var syncs, nanos atomic.Int64
-		s := openDir(t, t.TempDir(), map[string]string{"sync": mode, "segment": "4KiB"}, func(d time.Duration) {
-			syncs.Add(1)
-			nanos.Add(int64(d))
-		})
-		before := syncs.Load()
-		for i := range uint64(20) {
-			must(t, s.Save(hs(1, 1, 0), entries(i+1, 1, 1, 10)))
+		syncs, nanos := 0, time.Duration(0)
+		d := &osDisk{dir: t.TempDir(), mode: mode, onSync: func(d time.Duration) { syncs, nanos = syncs+1, nanos+d }}
+		f, err := d.open("file")
+		must(t, err)
+		check := func(what string, want int) {
+			t.Helper()
+			if syncs != want || nanos <= 0 && want > 0 {
+				t.Errorf("sync=%s: told of %d syncs in %v after %s, want %d", mode, syncs, nanos, what, want)
+			}
 		}
-		if n := syncs.Load() - before; n < 20 || nanos.Load() <= 0 {
-			t.Errorf("sync=%s: told of %d syncs of %d ns in 20 Saves", mode, n, nanos.Load())
+		must(t, f.write([]byte("abc"), 0))
+		check("write", 0)
+		must(t, f.writeSync([]byte("abc"), 3))
+		check("writeSync", 1)
+		must(t, f.sync())
+		check("sync", 2)
+		must(t, d.syncNames())
+		check("syncNames", 3)
+		must(t, f.close())
+		if b, err := d.read("file"); err != nil || string(b) != "abcabc" {
+			t.Errorf("sync=%s: the file holds %q, %v", mode, b, err)
 		}
-		must(t, s.Close())
 	}
 }
 
