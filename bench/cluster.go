@@ -24,6 +24,7 @@ type cluster struct {
 	payloads *load.Payloads
 	members  []*member
 	logger   *slog.Logger
+	backlog  []int64 // operations in flight at the end of each of the last windows
 }
 
 // member is one node with what is under and above it.

@@ -88,7 +88,7 @@ func (c *cluster) fillDisk(run *result.Run) {
 		}
 		disk += n
 		st := m.node.Status()
-		live += m.state.Bytes() + int64(st.Applied-st.Snapshot)*int64(c.one.meanValue())
+		live += m.state.Bytes() + int64(st.Applied-st.Snapshot)*int64(c.payloads.Mean())
 	}
 	if run.Bytes == nil {
 		run.Bytes = &result.Bytes{}

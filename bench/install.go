@@ -29,7 +29,8 @@ const (
 // installs cuts a follower off, compacts the log past it, lets it come back, and
 // times the snapshot that it must install, stage by stage.
 func (c *cluster) installs(ctx context.Context, run *result.Run, report func(Progress)) error {
-	if c.one.Nodes < 3 || c.one.NoSnapshots {
+	kind := c.one.Workload.Kind
+	if c.one.Nodes < 3 || c.one.NoSnapshots || kind != WorkloadPropose && kind != WorkloadSnapshot {
 		return nil
 	}
 	repeats := 1

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,8 +35,10 @@ func RunOne(ctx context.Context, one One, progress func(Progress)) (result.Run, 
 	}
 	var err error
 	switch one.Workload.Kind {
-	case WorkloadPropose, WorkloadSnapshot:
+	case WorkloadPropose, WorkloadSnapshot, WorkloadAge, WorkloadTrace:
 		err = runCluster(ctx, one, &run, report)
+	case WorkloadRestart:
+		err = runRestart(ctx, one, &run, report)
 	default:
 		err = usage("workload %s is not known to this build", one.Workload)
 	}
@@ -65,7 +68,8 @@ func (o One) header() result.Run {
 		Backend: o.Backend.Name, Params: o.Backend.Preset(), Durability: string(o.Backend.Durability),
 		Transport: o.Transport, Loop: string(o.Loop), Nodes: o.Nodes, Batch: o.Batch,
 		Workload: string(o.Workload.Kind), ReadRatio: o.ReadRatio, ValueBytes: o.meanValue(), StateBytes: o.StateSize,
-		Load: result.Load{Kind: string(o.Load.Kind), Clients: o.Load.Clients, Rate: o.Load.Rate, Point: o.Load.Point, Share: o.Load.Share},
+		Load: result.Load{Kind: string(o.Load.Kind), Clients: o.Load.Clients, Rate: o.Load.Rate, Point: o.Load.Point, Share: o.Load.Share,
+			SLO: o.Load.objective(), Step: o.Load.Step},
 	}
 	if o.ValueSizeMax > o.ValueSize {
 		run.ValueSize = fmt.Sprintf("%d-%d", o.ValueSize, o.ValueSizeMax)
@@ -76,9 +80,15 @@ func (o One) header() result.Run {
 // runCluster runs the phases: start, warm-up, steady gate, measure, drain,
 // snapshot installs, verify.
 func runCluster(ctx context.Context, one One, run *result.Run, report func(Progress)) (err error) {
-	payloads, err := load.NewPayloads(one.Seed, one.ValueSize, max(one.ValueSize, one.ValueSizeMax), stateKeys, one.Compressible)
+	payloads, trace, err := one.payloads()
 	if err != nil {
 		return err
+	}
+	if trace != nil {
+		run.ValueBytes, run.ValueSize = payloads.Mean(), fmt.Sprintf("%d-%d", slices.Min(trace.Sizes), slices.Max(trace.Sizes))
+	}
+	if one.Workload.Kind == WorkloadAge {
+		one.SnapshotEntries = neverSnapshot
 	}
 	report(Progress{Phase: "start"})
 	c, err := startCluster(ctx, one, payloads)
@@ -91,10 +101,14 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 			err = errors.Join(err, c.stop())
 		}
 	}()
-	if one.Workload.Kind == WorkloadPropose {
-		if err := c.measure(ctx, run, report); err != nil {
-			return err
-		}
+	switch one.Workload.Kind {
+	case WorkloadPropose, WorkloadTrace:
+		err = c.measure(ctx, run, report)
+	case WorkloadAge:
+		err = c.age(ctx, run, report)
+	}
+	if err != nil {
+		return err
 	}
 	if err := c.installs(ctx, run, report); err != nil {
 		return err
@@ -120,6 +134,9 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 		verified.Detail = strings.TrimPrefix(verified.Detail+"; the state that a snapshot restored differs from the leader's", "; ")
 	}
 	run.Verified, run.Restart = &verified, restart
+	if trace != nil {
+		c.fillTrace(run, trace)
+	}
 	return err
 }
 
@@ -162,6 +179,9 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	}
 	g.Fill(run)
 	run.Windows = windows
+	if c.one.Load.Rate > 0 {
+		run.Backlog = slices.Clone(c.backlog)
+	}
 	run.Flags = append(run.Flags, c.loadFlags(run)...)
 	fillCosts(run, before, after)
 	c.fillSaves(run)
@@ -182,6 +202,7 @@ func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
 	g, err := load.NewGenerator(load.Config{
 		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: c.one.ReadRatio,
 		Seed: c.one.Seed, Payloads: c.payloads, Timeout: c.one.Timeout, FirstWorker: firstWorker, Off: c.one.NoRecorders,
+		Batches: l.Kind == LoadTrace,
 	}, c)
 	if err != nil {
 		return nil, err
@@ -220,6 +241,7 @@ func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Dur
 		return nil, nil
 	}
 	windows := make([]float64, 0, gateWindows)
+	c.backlog = c.backlog[:0]
 	start := time.Now()
 	last, lastAt, told := c.o.applied.Load(), start, start
 	ticker := time.NewTicker(min(50*time.Millisecond, total/(4*gateWindows)))
@@ -238,6 +260,7 @@ func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Dur
 			n := c.o.applied.Load()
 			windows = append(windows, float64(n-last)/now.Sub(lastAt).Seconds())
 			last, lastAt = n, now
+			c.backlog = append(c.backlog, g.Pending())
 		}
 		if now.Sub(told) >= 200*time.Millisecond {
 			told = now

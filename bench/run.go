@@ -29,12 +29,18 @@ func Run(ctx context.Context, spec Spec) (*result.Result, error) {
 	if err := spec.checkParams(); err != nil {
 		return nil, err
 	}
-	ws, err := OpenWorkspace(spec.Dir, spec.Nodes, spec.Keep)
+	if err := spec.checkTraces(); err != nil {
+		return nil, err
+	}
+	ws, err := OpenWorkspace(spec.Dir, spec.mostNodes(), spec.Keep)
 	if err != nil {
 		return nil, err
 	}
 	res := spec.newResult()
 	res.Env = env.Collect(ws.Path())
+	if err := spec.resume(res); err != nil {
+		return nil, errors.Join(err, ws.Close())
+	}
 	ticks := env.Now()
 	err = spec.runBlocks(ctx, ws, res)
 	after := env.Pressure(ticks)
@@ -48,12 +54,16 @@ func Run(ctx context.Context, spec Spec) (*result.Result, error) {
 // opening it on a directory that is not there: settings are checked first.
 func (s *Spec) checkParams() error {
 	var errs []error
-	for _, b := range s.Backends {
-		if len(b.Preset()) == 0 {
-			continue
-		}
-		if err := tryParams(b); err != nil {
-			errs = append(errs, err)
+	seen := map[string]bool{}
+	for _, c := range s.configs() {
+		for _, b := range c.Backends {
+			if len(b.Preset()) == 0 || seen[b.Label()] {
+				continue
+			}
+			seen[b.Label()] = true
+			if err := tryParams(b); err != nil {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -77,94 +87,53 @@ func tryParams(b backends.Backend) error {
 	return errors.Join(err, os.RemoveAll(scratch))
 }
 
-// plan lists the runs of one block in seeded random order.
+// plan lists what one block holds, in seeded random order. Each place is a run,
+// or a series of runs that depend on each other ([seriesOf]).
 func (s *Spec) plan(block int) []One {
 	rng := rand.New(rand.NewPCG(uint64(s.Seed), uint64(block)))
-	sizes := s.StateSizes
-	if s.Workload.Kind == WorkloadPropose || len(sizes) == 0 {
-		sizes = []int64{0}
-	}
 	var ones []One
-	for _, b := range s.Backends {
-		for _, size := range sizes {
-			ones = append(ones, One{Spec: *s, Backend: b, Block: block, StateSize: size})
+	for _, c := range s.configs() {
+		for _, b := range c.Backends {
+			ones = append(ones, c.places(b, block)...)
 		}
 	}
 	rng.Shuffle(len(ones), func(i, j int) { ones[i], ones[j] = ones[j], ones[i] })
 	return ones
 }
 
-// perBlock is how many runs a block holds.
-func (s *Spec) perBlock() int { return len(s.plan(1)) }
-
-func (s *Spec) runBlocks(ctx context.Context, ws *Workspace, res *result.Result) error {
-	done := map[string]bool{}
-	for _, r := range s.Done {
-		done[r.ID] = true
-		res.Runs = append(res.Runs, r)
+// places is what a block holds for one backend.
+func (s *Spec) places(b backends.Backend, block int) []One {
+	sizes := []int64{0}
+	if s.sized() {
+		sizes = s.StateSizes
 	}
-	res.Planned = s.Repeats * s.perBlock()
-	clock := &suiteClock{start: time.Now(), total: res.Planned - len(s.Done)}
-	order := 0
-	for block := 1; block <= s.Repeats; block++ {
-		if err := s.calibrate(ctx, ws, res, block); err != nil {
-			return err
-		}
-		for _, one := range s.plan(block) {
-			order++
-			one.Order = order
-			if done[one.ID()] {
-				continue
-			}
-			run, err := s.runIn(ctx, ws, one, clock)
-			if ctx.Err() != nil {
-				return context.Cause(ctx) // the run that was cut short is none
-			}
-			res.Runs = append(res.Runs, run)
-			if err != nil {
-				return err
-			}
-			clock.finished++
-			s.tell(Progress{Phase: "done", Block: block, Blocks: s.Repeats, Order: order, Runs: res.Planned,
-				Backend: one.Backend.Label(), Left: clock.left(), Run: &res.Runs[len(res.Runs)-1]})
+	if s.Workload.Kind == WorkloadRestart && b.Durability == backends.None {
+		return nil // there is nothing to open again
+	}
+	var ones []One
+	for _, size := range sizes {
+		one := One{Spec: *s, Backend: b, Block: block, StateSize: size}
+		ones = append(ones, one)
+		if s.Workload.Kind == WorkloadRestart && s.WriteLog != nil {
+			one.Killed = true
+			ones = append(ones, one)
 		}
 	}
-	return s.calibrate(ctx, ws, res, s.Repeats+1)
+	return ones
 }
 
-// runIn makes one run in a directory of its own, which it frees.
-func (s *Spec) runIn(ctx context.Context, ws *Workspace, one One, clock *suiteClock) (result.Run, error) {
-	dir, err := ws.Make("run-" + one.ID())
-	if err != nil {
-		return result.Run{}, err
+// sized reports whether the workload runs once for each of StateSizes.
+func (s *Spec) sized() bool {
+	return s.Workload.Kind == WorkloadSnapshot || s.Workload.Kind == WorkloadRestart
+}
+
+// perBlock is how many runs a block holds, as far as it can be known.
+func (s *Spec) perBlock() int {
+	n := 0
+	for _, one := range s.plan(1) {
+		n += seriesOf(one).planned()
 	}
-	one.RunDir = dir
-	run, err := s.RunOne(ctx, one, func(p Progress) {
-		p.Block, p.Blocks, p.Order, p.Runs = one.Block, s.Repeats, one.Order, s.Repeats*s.perBlock()
-		p.Left = clock.left()
-		s.tell(p)
-	})
-	return run, errors.Join(err, ws.Discard(dir))
-}
-
-func (s *Spec) tell(p Progress) {
-	if s.Progress != nil {
-		s.Progress(p)
-	}
-}
-
-// suiteClock estimates what is left from the runs that are finished.
-type suiteClock struct {
-	start           time.Time
-	finished, total int
-}
-
-func (c *suiteClock) left() time.Duration {
-	if c.finished == 0 {
-		return 0
-	}
-	each := time.Since(c.start) / time.Duration(c.finished)
-	return each * time.Duration(c.total-c.finished)
+	return n
 }
 
 // newResult is the head of a result.
@@ -185,27 +154,36 @@ func (s *Spec) conclude(res *result.Result) {
 	res.Ended = time.Now().UTC()
 	applyFloor(res)
 	applyEnv(res)
-	ceiling := map[int]float64{}
+	ceiling := map[string]float64{}
 	for _, r := range res.Runs {
 		if r.Durability == string(backends.None) {
-			ceiling[r.Block] = max(ceiling[r.Block], r.Throughput)
+			ceiling[sameLoad(r)] = max(ceiling[sameLoad(r)], r.Throughput)
 		}
 	}
 	for i := range res.Runs {
 		r := &res.Runs[i]
-		if top := ceiling[r.Block]; r.Durability != string(backends.None) && r.Load.Kind == string(LoadClosed) && top > 0 && r.Throughput > harnessShare*top {
+		if top := ceiling[sameLoad(*r)]; r.Durability != string(backends.None) && r.Load.Kind == string(LoadClosed) && top > 0 && r.Throughput > harnessShare*top {
 			r.Flags = append(r.Flags, "harness_limited")
 		}
 	}
-	for _, b := range s.Backends {
-		if b.Durability == backends.None {
-			continue
+	for _, c := range s.configs() {
+		for _, b := range c.Backends {
+			if b.Durability == backends.None {
+				continue
+			}
+			if table, err := stats.Compare(res.Runs, b.Label(), stats.Options{Seed: s.Seed}); err == nil {
+				res.Comparisons = table
+			}
+			return // the first backend that keeps something is the baseline
 		}
-		if table, err := stats.Compare(res.Runs, b.Label(), stats.Options{Seed: s.Seed}); err == nil {
-			res.Comparisons = table
-		}
-		return // the first backend that keeps something is the baseline
 	}
+}
+
+// sameLoad is equal for runs of one block that differ in nothing but the backend
+// and what follows from it.
+func sameLoad(r result.Run) string {
+	r.GOMAXPROCS = 0 // mem gets no spare ones
+	return fmt.Sprintf("%d %s", r.Block, stats.Config(&r))
 }
 
 // Lost reports whether any run lost an acknowledged entry or got it back wrong.

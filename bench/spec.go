@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/load"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/node"
 )
@@ -61,8 +62,25 @@ type Spec struct {
 	// Progress, if set, hears of phases and finished runs. It is called from one
 	// goroutine at a time and must not block.
 	Progress func(Progress) `json:"-"`
-	// Done holds runs of an interrupted suite that are not to be made again.
-	Done []result.Run `json:"-"`
+	// Matrix, if not empty, holds the configurations to measure instead of this
+	// one: every block makes the runs of each, in one shuffled order. Variant must
+	// tell them apart. What frames the suite counts here alone: Dir, Keep, Repeats,
+	// Seed, calibration, and the functions.
+	Matrix []Spec `json:"-"`
+	// Variant names a configuration of a matrix in the ids of its runs.
+	Variant string
+	// Resume is what an interrupted process made of the same suite: its runs are
+	// not made again.
+	Resume *result.Result `json:"-"`
+	// Checkpoint, if set, gets what is finished after every run, marked as
+	// interrupted. It must not keep or change it. Its error ends the suite.
+	Checkpoint func(*result.Result) error `json:"-"`
+	// WriteLog, if set, has another process call [WriteLog], and kills it where
+	// one.Killed. Without it the log of the restart workload is written by the
+	// process that opens it, and nothing is killed.
+	WriteLog func(ctx context.Context, one One) error `json:"-"`
+	// ReadTrace reads the WAL directory of an etcd member for the trace workload.
+	ReadTrace func(dir string) (*load.Trace, error) `json:"-"`
 }
 
 // One is a single run: what is left of a Spec when the matrix is expanded.
@@ -73,6 +91,8 @@ type One struct {
 	Order     int              // from 1
 	StateSize int64
 	RunDir    string // of this run alone
+	Killed    bool   // restart: the process that wrote the log was killed
+	Written   bool   // restart: the log is in RunDir
 }
 
 // ID names the run within its suite.
@@ -81,11 +101,20 @@ func (o One) ID() string {
 	if o.Workload.Kind != "" && o.Workload.Kind != WorkloadPropose {
 		id += "-" + string(o.Workload.Kind)
 	}
-	if o.Load.Point != "" {
+	if o.Variant != "" {
+		id += "-" + o.Variant
+	}
+	switch {
+	case o.Load.Step > 0:
+		id += fmt.Sprintf("-search-%02d", o.Load.Step)
+	case o.Load.Point != "":
 		id += "-" + o.Load.Point
 	}
 	if o.StateSize > 0 {
 		id += "-" + strconv.FormatInt(o.StateSize, 10)
+	}
+	if o.Killed {
+		id += "-killed"
 	}
 	return id
 }
@@ -122,6 +151,7 @@ const (
 	LoadPoisson LoadKind = "poisson" // random arrivals
 	LoadCurve   LoadKind = "curve"   // the maximum, then shares of it
 	LoadSearch  LoadKind = "search"  // the highest rate that holds an SLO
+	LoadTrace   LoadKind = "trace"   // the batches of a trace, one after the other
 )
 
 // Load is what the generator is asked for.
@@ -133,6 +163,7 @@ type Load struct {
 	SLO     time.Duration // search: the response's percentile stays below
 	Point   string        // of a curve or search
 	Share   float64
+	Step    int // of a search, from 1
 }
 
 // Closed is a load of n clients that each wait for their answer.
@@ -152,7 +183,7 @@ func (l Load) String() string {
 	case LoadOpen, LoadPoisson:
 		return fmt.Sprintf("%s:%s", l.Kind, strconv.FormatFloat(l.Rate, 'f', -1, 64))
 	case LoadSearch:
-		return fmt.Sprintf("search:%s<%s", l.Metric, l.SLO)
+		return "search:" + l.objective()
 	}
 	return string(l.Kind)
 }
@@ -173,9 +204,9 @@ func ParseLoad(s string) (Load, error) {
 			return Load{}, usage("load %q: want %s:R with 0.1 to 100000000 operations a second", s, kind)
 		}
 		return Load{Kind: LoadKind(kind), Rate: rate}, nil
-	case LoadCurve:
+	case LoadCurve, LoadTrace:
 		if arg == "" {
-			return Load{Kind: LoadCurve}, nil
+			return Load{Kind: LoadKind(kind)}, nil
 		}
 	case LoadSearch:
 		metric, limit, ok := strings.Cut(arg, "<")
@@ -234,6 +265,7 @@ func ParseWorkload(s string) (Workload, error) {
 
 const (
 	maxNodes        = 9
+	maxRepeats      = 10_000
 	maxValueBytes   = 16 << 20
 	maxStateBytes   = 8 << 30
 	defaultStateLen = 64 << 20
@@ -247,6 +279,9 @@ const (
 // work starts. Errors are of type *[UsageError].
 func (s *Spec) Fill() error {
 	s.defaults()
+	if len(s.Matrix) > 0 {
+		return s.fillMatrix()
+	}
 	if len(s.Backends) == 0 {
 		return usage("no backend given")
 	}
@@ -276,10 +311,11 @@ func (s *Spec) Fill() error {
 	check(s.ReadRatio >= 0 && s.ReadRatio <= 1, "read ratio %v: want 0 to 1", s.ReadRatio)
 	check(s.Duration >= 100*time.Millisecond && s.Duration <= 24*time.Hour, "duration %v: want 100ms to 24h", s.Duration)
 	check(s.Warmup >= 0 && s.Warmup <= time.Hour, "warm-up %v: want 0 to 1h", s.Warmup)
-	check(s.Repeats >= 1 && s.Repeats <= 10_000, "repeats %d: want 1 to 10000", s.Repeats)
+	check(s.Repeats >= 1 && s.Repeats <= maxRepeats, "repeats %d: want 1 to %d", s.Repeats, maxRepeats)
 	check(s.Batch >= 1 && s.Batch <= 1<<16, "batch %d: want 1 to 65536", s.Batch)
 	check(s.GOMAXPROCS >= 0 && s.GOMAXPROCS <= 1024, "gomaxprocs %d: want 0 (automatic) to 1024", s.GOMAXPROCS)
 	check(s.Workload.Kind != WorkloadSnapshot || s.Nodes >= 3, "workload snapshot cuts a follower off and needs 3 nodes, not %d", s.Nodes)
+	s.checkWorkload(check)
 	for _, size := range s.StateSizes {
 		check(size >= 1<<10 && size <= maxStateBytes, "state size %d B: want 1 KiB to 8 GiB", size)
 	}
@@ -310,6 +346,9 @@ func (s *Spec) defaults() {
 	}
 	if s.Load.Kind == "" {
 		s.Load = Closed(64)
+		if s.Workload.Kind == WorkloadTrace {
+			s.Load = Load{Kind: LoadTrace}
+		}
 	}
 	if s.Duration == 0 {
 		s.Duration = 5 * time.Second

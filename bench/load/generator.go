@@ -31,11 +31,12 @@ type Done struct {
 	Err                error // of a read
 }
 
-// Config describes the load. Exactly one of Clients and Rate is set.
+// Config describes the load. Exactly one of Clients, Rate and Batches is set.
 type Config struct {
 	Clients   int     // closed loop
 	Rate      float64 // open loop, operations a second
 	Poisson   bool    // exponential gaps instead of constant ones
+	Batches   bool    // closed loop of the batches of Payloads' trace, one after the other
 	ReadRatio float64 // share of reads, 0 to 1
 	Seed      int64
 	Payloads  *Payloads
@@ -103,6 +104,12 @@ type worker struct {
 
 // NewGenerator checks cfg.
 func NewGenerator(cfg Config, target Target) (*Generator, error) {
+	if cfg.Batches {
+		if t := cfg.Payloads.trace; t == nil || t.starts == nil || cfg.Clients != 0 {
+			return nil, fmt.Errorf("load: batches without a trace, or with %d clients", cfg.Clients)
+		}
+		cfg.Clients = cfg.Payloads.trace.largestBatch()
+	}
 	switch {
 	case (cfg.Clients > 0) == (cfg.Rate > 0):
 		return nil, fmt.Errorf("load: %d clients and %v operations a second: want one of them", cfg.Clients, cfg.Rate)
@@ -123,7 +130,7 @@ func NewGenerator(cfg Config, target Target) (*Generator, error) {
 // workersFor is how many goroutines issue operations: one is enough for more
 // than a million a second, a second one hides the first one's wake-up.
 func workersFor(cfg Config) int {
-	if cfg.Clients > 0 {
+	if cfg.Clients > 0 && !cfg.Batches {
 		return max(1, min(cfg.Clients/64, runtime.NumCPU(), 8))
 	}
 	return 1
@@ -148,9 +155,12 @@ func (g *Generator) Start(ctx context.Context, base time.Time) {
 		go func() {
 			defer g.wg.Done()
 			var err error
-			if g.cfg.Clients > 0 {
+			switch {
+			case g.cfg.Batches:
+				err = w.batched(ctx)
+			case g.cfg.Clients > 0:
 				err = w.closed(ctx, clients)
-			} else {
+			default:
 				err = w.open(ctx)
 			}
 			if err != nil && ctx.Err() == nil {

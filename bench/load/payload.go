@@ -40,6 +40,7 @@ type Payloads struct {
 	seed         uint64
 	compressible float64
 	pool         []byte
+	trace        *traced // sizes come from it; nil: from the range
 }
 
 // NewPayloads checks the sizes. min and max are bytes, keys is the number of keys
@@ -70,6 +71,9 @@ func mix(x uint64) uint64 {
 
 // Size is the length of the payload of operation id.
 func (p *Payloads) Size(id uint64) int {
+	if p.trace != nil {
+		return p.trace.size(id)
+	}
 	if p.min == p.max {
 		return p.min
 	}
@@ -77,7 +81,12 @@ func (p *Payloads) Size(id uint64) int {
 }
 
 // Mean is the mean size.
-func (p *Payloads) Mean() int { return (p.min + p.max) / 2 }
+func (p *Payloads) Mean() int {
+	if p.trace != nil {
+		return p.trace.mean()
+	}
+	return (p.min + p.max) / 2
+}
 
 // Key is the key that operation id writes.
 func (p *Payloads) Key(id uint64) uint64 { return mix(id+p.seed) % p.keys }

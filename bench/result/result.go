@@ -29,6 +29,8 @@ type Result struct {
 	Comparisons []Comparison      `json:"comparisons,omitempty"`
 	Thresholds  []Threshold       `json:"thresholds,omitempty"`
 	PowerCuts   []PowerCut        `json:"powercuts,omitempty"`
+	Searches    []Search          `json:"searches,omitempty"`
+	Suite       string            `json:"suite,omitempty"` // equal for suites that make the same runs
 	Notes       map[string]string `json:"notes,omitempty"` // e.g. what the probe costs
 }
 
@@ -161,11 +163,15 @@ type Run struct {
 	LeaderChanges  int64 `json:"leader_changes,omitempty"`
 	LateHeartbeats int64 `json:"late_heartbeats,omitempty"`
 
-	Series   []Point   `json:"series,omitempty"`
-	Events   []Event   `json:"events,omitempty"`
-	Windows  []float64 `json:"windows,omitempty"` // ops/s of the five windows of the steady gate
-	Cycles   []Cycle   `json:"cycles,omitempty"`  // workload age
-	Verified *Verified `json:"verified,omitempty"`
+	Series  []Point   `json:"series,omitempty"`
+	Events  []Event   `json:"events,omitempty"`
+	Windows []float64 `json:"windows,omitempty"` // ops/s of the five windows of the steady gate
+	Backlog []int64   `json:"backlog,omitempty"` // open loop: operations in flight at the end of each window
+	Cycles  []Cycle   `json:"cycles,omitempty"`  // workload age
+	// Aging compares the last cycles with the first.
+	Aging    []Comparison `json:"aging,omitempty"`
+	Trace    *Trace       `json:"trace,omitempty"` // workload trace
+	Verified *Verified    `json:"verified,omitempty"`
 	// Flags are the reasons to doubt the run, by name; see reports/flags.
 	Flags []string `json:"flags,omitempty"`
 	Error string   `json:"error,omitempty"` // why the run ended without figures
@@ -179,6 +185,20 @@ type Load struct {
 	Point   string  `json:"point,omitempty"` // "50%" of a curve, "search" step
 	Share   float64 `json:"share,omitempty"` // of the maximum found, in a curve
 	SLO     string  `json:"slo,omitempty"`
+	Step    int     `json:"step,omitempty"`   // of a search, from 1
+	Missed  string  `json:"missed,omitempty"` // why a step of a search failed; absent: it held the objective
+}
+
+// Search is the outcome of one search for the highest rate that holds an
+// objective, on one backend in one block.
+type Search struct {
+	Backend string            `json:"backend"`
+	Params  map[string]string `json:"params,omitempty"`
+	Block   int               `json:"block"`
+	Config  string            `json:"config,omitempty"` // of a matrix
+	SLO     string            `json:"slo"`
+	Rate    float64           `json:"rate,omitempty"` // operations a second, confirmed three times; absent: none was found
+	Steps   int               `json:"steps"`          // runs that it took
 }
 
 // Fsync is the latency of the sync system calls, and who saw it.
@@ -265,6 +285,18 @@ type Cycle struct {
 	Save  Latency `json:"save"`
 	Disk  int64   `json:"disk_bytes"`
 	Ops   float64 `json:"throughput_ops"`
+}
+
+// Trace is the WAL of an etcd member that a run replayed, and how true it was to
+// it. Deciles are those of the entries' sizes in bytes, from the smallest to the
+// largest: 11 figures.
+type Trace struct {
+	Dir      string  `json:"dir"`
+	Entries  int64   `json:"entries"`          // in the WAL, those that are replayed
+	Batches  int64   `json:"batches"`          // runs of entries between two hard states
+	Deciles  []int64 `json:"deciles"`          // in the WAL
+	Replayed []int64 `json:"replayed"`         // of the entries that were acknowledged
+	WorstGap float64 `json:"worst_decile_gap"` // largest |replayed ÷ WAL − 1| of a decile
 }
 
 // Verified is the outcome of reading everything back.
