@@ -7,12 +7,14 @@ import (
 	"strings"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/etcdwal"
 	"github.com/raftbench/raftbench/backends/mem"
 	"github.com/raftbench/raftbench/backends/raw"
 )
 
 // Backends are the engines, then the controls.
 var Backends = []backends.Backend{
+	etcdwal.Backend,
 	raw.Backend,
 	mem.Backend,
 }

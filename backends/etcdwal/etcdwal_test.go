@@ -438,7 +438,7 @@ func TestCutSegment(t *testing.T) {
 	mustDo(t, s.Save(hardState(1, 1, 0), entries(1, 1, 10, 100, false)))
 	mustDo(t, s.Close())
 	path := mustSegments(t, dir)[0].path
-	for size := int64(64<<10 - 1); size >= 0; size -= min(size+1, 97) {
+	for size := int64(64<<10 - 1); size >= 0; size -= max(1, min(size-150, 97)) {
 		mustDo(t, os.Truncate(path, size))
 		wantDamage(t, dir, path)
 	}

@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/snap"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -173,7 +172,10 @@ func (s *storage) readAll(from *walpb.Snapshot) (*raftpb.HardState, []*raftpb.En
 	return hs, ents, nil
 }
 
-// writeHead tells the WAL what it must know and does not learn from reading. The
+// writeHead makes durable what was found, because raft acts on what Open returns,
+// and a process that was killed may have written it and not synced it.
+//
+// It also tells the WAL what it must know and does not learn from reading. The
 // hard state it repeats at the head of later segments, and the snapshot says
 // where the log is: the next segment is named after it, and would claim to begin
 // before the snapshot if the last entry that was read lies there.
@@ -186,10 +188,14 @@ func (s *storage) writeHead(newest *walpb.Snapshot, hs *raftpb.HardState) error 
 			return fmt.Errorf("%s: %w", s.walDir, err)
 		}
 	}
-	if raft.IsEmptyHardState(hs) {
-		return nil
+	err := s.w.Save(proto.Clone(hs).(*raftpb.HardState), nil)
+	if err == nil {
+		err = s.w.Sync()
 	}
-	if err := s.w.Save(proto.Clone(hs).(*raftpb.HardState), nil); err != nil {
+	if err == nil {
+		err = syncDir(s.walDir)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", s.walDir, err)
 	}
 	return nil
