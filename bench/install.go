@@ -45,6 +45,9 @@ func (c *cluster) installs(ctx context.Context, run *result.Run, report func(Pro
 		}
 		run.Snapshots = append(run.Snapshots, snap)
 	}
+	if c.livelocked(run) {
+		run.Flags = append(run.Flags, "snapshot_livelock")
+	}
 	byInstall := slices.Clone(run.Snapshots)
 	slices.SortFunc(byInstall, func(a, b result.Snapshot) int { return int(a.Install - b.Install) })
 	run.Snapshot = &byInstall[len(byInstall)/2]
@@ -90,7 +93,7 @@ func (c *cluster) install(ctx context.Context, nth int) (result.Snapshot, error)
 	}
 	var foreground result.Run
 	g.Fill(&foreground)
-	snap.ForegroundP99 = foreground.Response.P99
+	snap.ForegroundP99, snap.ForegroundOps = foreground.Response.P99, foreground.Throughput
 	return snap, nil
 }
 
@@ -125,7 +128,8 @@ func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (res
 	snap.Save = time.Duration(follower.storage.snapSave.Load())
 	snap.Restore = time.Duration(follower.state.restore.Load())
 	snap.Release = time.Duration(follower.storage.release.Load())
-	return snap, nil
+	snap.Restores, err = c.catchUp(ctx, leader, follower)
+	return snap, err
 }
 
 // checkHashes compares the whole state of every node, once all have applied the

@@ -44,7 +44,7 @@ type Spec struct {
 	Repeats  int           // blocks; default 3
 	Seed     int64         // default 1
 
-	// SnapshotEntries and CatchUpEntries as in node.Config.
+	// SnapshotEntries and CatchUpEntries as in node.Config, with its defaults.
 	SnapshotEntries, CatchUpEntries uint64
 	// GOMAXPROCS while a run is on; default cores + nodes where storage syncs,
 	// because a blocking fsync holds a P; cores for a backend that never blocks.
@@ -358,6 +358,9 @@ func (s *Spec) defaults() {
 	}
 	if s.Timeout == 0 {
 		s.Timeout = 10 * time.Second
+	}
+	if s.SnapshotEntries == 0 {
+		s.SnapshotEntries = 100_000
 	}
 	if len(s.StateSizes) == 0 && (s.Workload.Kind == WorkloadSnapshot || s.Workload.Kind == WorkloadRestart) {
 		s.StateSizes = []int64{defaultStateLen}

@@ -239,6 +239,13 @@ type Snapshot struct {
 	HashOK  *bool         `json:"hash_ok,omitempty"` // restored state = leader's state
 	// ForegroundP99 is the response p99 of the load during the install.
 	ForegroundP99 time.Duration `json:"foreground_p99_ns,omitzero"`
+	ForegroundOps float64       `json:"foreground_ops,omitempty"` // its operations a second
+	// Restores counts the snapshots that the follower needed until it had caught
+	// up; counting ends at 2.
+	Restores int `json:"restores,omitempty"`
+	// Interval is the time from one snapshot to the next at the highest rate that
+	// the run has seen.
+	Interval time.Duration `json:"interval_ns,omitzero"`
 }
 
 // Restart is what Open cost.
