@@ -17,6 +17,7 @@ type boardView struct {
 	Columns  []boardColumn
 	Rows     []boardRow
 	Notes    []string
+	All      *tableView // every figure, also those without a column
 }
 
 type boardColumn struct {
@@ -55,13 +56,12 @@ var boardGroups = []struct {
 		[]string{"Half of the operations answer within this time.", "99 of 100 operations answer within this time.", "999 of 1000 operations answer within this time."}},
 	{columnGroup{"Save", []*metric{metricSave50, metricSave99}, []string{"p50", "p99"}, true},
 		[]string{"Median time to make entries durable, on the leader.", "99 of 100 Saves take at most this time."}},
-	{columnGroup{"", []*metric{metricFloor}, []string{"× floor"}, true}, []string{"Save p50 as a multiple of a synced raw write of the same size: 1 is the disk’s own speed."}},
-	{columnGroup{"per", []*metric{metricEntries}, []string{"Save"}, true}, []string{"Entries that one Save makes durable."}},
-	{columnGroup{"", []*metric{metricFsyncs}, []string{"fsyncs/op"}, true}, []string{"Sync calls, on all nodes, per committed operation."}},
-	{columnGroup{"", []*metric{metricWriteAmp}, []string{"write amp"}, true}, []string{"Bytes written to the disk per byte handed to the store."}},
-	{columnGroup{"", []*metric{metricCPU}, []string{"CPU/op"}, false}, []string{"CPU time of the whole process per operation, all nodes together."}},
+	{columnGroup{"Save", []*metric{metricFloor}, []string{"× floor"}, true}, []string{"Save p50 as a multiple of a synced raw write of the same size: 1 is the disk’s own speed."}},
+	{columnGroup{"entries", []*metric{metricEntries}, []string{"/Save"}, true}, []string{"Entries that one Save makes durable."}},
+	{columnGroup{"fsyncs", []*metric{metricFsyncs}, []string{"/op"}, true}, []string{"Sync calls, on all nodes, per committed operation."}},
+	{columnGroup{"write", []*metric{metricWriteAmp}, []string{"amp"}, true}, []string{"Bytes written to the disk per byte handed to the store."}},
 	{columnGroup{"snapshot", []*metric{metricInstall}, []string{"install"}, true}, []string{"From the follower being reachable again until its state machine is restored."}},
-	{columnGroup{"", []*metric{metricOpen}, []string{"restart"}, true}, []string{"Time to open the store again, with all its checks."}},
+	{columnGroup{"restart", []*metric{metricOpen}, []string{"open"}, true}, []string{"Time to open the store again, with all its checks."}},
 }
 
 // scoreboard is the table of a scenario, one row per backend.
@@ -93,6 +93,7 @@ func (b *builder) scoreboard(sc *scenario) blockView {
 	}
 	board.Columns = append(board.Columns, boardColumn{Head: "verified", First: true, Hint: "After the run, every acknowledged entry was read back and compared."})
 	board.Notes = sc.boardNotes()
+	board.All = b.allFigures(rows)
 	b.fillContrasts(sc)
 	return blockView{Board: board}
 }
@@ -161,6 +162,35 @@ func verifiedCell(rw *row) boardCell {
 		cell.Class = "good"
 	}
 	return cell
+}
+
+// allFigures is every metric that some row has, of which the scoreboard shows
+// the ones that decide.
+func (b *builder) allFigures(rows []*row) *tableView {
+	t := &tableView{Caption: "Every figure, medians over the runs", Head: []string{"backend"}}
+	for _, rw := range rows {
+		t.Rows = append(t.Rows, tableRow{b.number(rw), []string{rw.label}})
+	}
+	for _, m := range metrics {
+		var column []string
+		some := false
+		for _, rw := range rows {
+			s := rw.of(m)
+			text := quantity.Absent
+			if s.N > 0 {
+				text, some = quantity.Format(s.Median, m.unit), true
+			}
+			column = append(column, text)
+		}
+		if !some {
+			continue
+		}
+		t.Head = append(t.Head, m.title)
+		for i := range t.Rows {
+			t.Rows[i].Cells = append(t.Rows[i].Cells, column[i])
+		}
+	}
+	return t
 }
 
 // boardNotes explain what in the scoreboard needs it.

@@ -74,7 +74,6 @@ func csvColumns() []csvColumn {
 		integer("value_bytes", func(r *result.Run) int64 { return int64(r.ValueBytes) }),
 		integer("state_bytes", func(r *result.Run) int64 { return r.StateBytes }),
 		integer("ops", func(r *result.Run) int64 { return r.Ops }),
-		integer("errors", func(r *result.Run) int64 { return r.Errors }),
 		integer("elapsed_ns", func(r *result.Run) int64 { return int64(r.Elapsed) }),
 	}
 	for _, m := range metrics {

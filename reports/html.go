@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 
@@ -25,7 +26,12 @@ var (
 	pageJS string
 )
 
-var page = template.Must(template.New("report").Parse(pageSource))
+var page = template.Must(template.New("report").Funcs(template.FuncMap{"nb": unbroken}).Parse(pageSource))
+
+// unbroken keeps a number and its unit on one line of running text.
+func unbroken(s string) string { return numberUnit.ReplaceAllString(s, "$1\u00a0$2") }
+
+var numberUnit = regexp.MustCompile(`(\d) (%|ns|µs|ms|s|B|[KMGT]iB|ops/s)\b?`)
 
 // pageStyle is the style of every page, drawings included.
 var pageStyle = pageCSS + chart.CSS

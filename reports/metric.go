@@ -60,6 +60,9 @@ var (
 	metricWriteAmp    = figure("write_amp", "write amp", "write amplification", quantity.Ratio)
 	metricSpaceAmp    = figure("space_amp", "space amp", "space amplification", quantity.Ratio)
 	metricCPU         = figure("cpu_per_op", "CPU/op", "CPU time per operation", quantity.Duration)
+	metricRSS         = figure("rss", "RSS", "memory of the process", quantity.Bytes)
+	metricGC          = figure("gc_pause", "GC pauses", "garbage collection pauses in sum", quantity.Duration)
+	metricErrors      = figure("errors", "errors", "failed operations", quantity.Count)
 	metricAllocs      = figure("allocs_per_op", "allocs/op", "allocations per operation", quantity.Count)
 	metricInstall     = figure("snapshot.install", "snapshot install", "snapshot install time", quantity.Duration)
 	metricOpen        = figure("restart.open", "restart", "time to open after a restart", quantity.Duration)
@@ -69,7 +72,7 @@ var (
 var metrics = []*metric{
 	metricThroughput, metricResponse50, metricResponse99, metricResponse999, metricService99, metricReads99,
 	metricSave50, metricSave99, metricFloor, metricFsync50, metricFsync99, metricEntries, metricFsyncs,
-	metricWriteAmp, metricSpaceAmp, metricCPU, metricAllocs, metricInstall, metricOpen,
+	metricWriteAmp, metricSpaceAmp, metricCPU, metricAllocs, metricRSS, metricGC, metricErrors, metricInstall, metricOpen,
 }
 
 // metricByName finds a metric by its name in the schema; nil if this package

@@ -14,14 +14,17 @@ import (
 type Reason struct {
 	Flag
 	// Severity is the flag's own, or a warning where a flag that invalidates is
-	// carried by a minority of a backend's runs: the median is then not one of
-	// them.
+	// carried by controls alone, or by a minority of every backend's runs: the
+	// median is then not one of them.
 	Severity Severity
 	// Where says who is concerned: "bbolt in 2 of 20 runs"; empty for the whole
 	// suite.
 	Where string
 	// Backends that carry the flag; empty for the whole suite.
 	Backends []string
+	// Spoiled are the engines that nothing can be said about because of the
+	// flag. Empty where the severity is Warns, and where all are concerned.
+	Spoiled []string
 }
 
 // floorDrift is the change of the device floor that is worth a flag.
@@ -66,6 +69,9 @@ func (sc *scenario) flagNames() []string {
 			for _, name := range runFlags(r) {
 				add(name)
 			}
+		}
+		if _, bad := rw.cuts(); bad > 0 {
+			add("powercut_lost")
 		}
 	}
 	return names
@@ -129,34 +135,51 @@ func (sc *scenario) reason(f Flag) Reason {
 		return out
 	}
 	var where []string
-	decisive := false
+	engines, spoiled := 0, []string{}
 	for _, rw := range sc.rows {
-		all := slices.Concat(rw.runs, rw.failed)
-		n := 0
-		for _, r := range all {
-			if slices.Contains(runFlags(r), f.Name) {
-				n++
-			}
+		n, all := rw.carries(f.Name)
+		if rw.control == "" {
+			engines++
 		}
 		if n == 0 {
 			continue
 		}
-		decisive = decisive || 2*n >= len(all) || f.Name == "lost"
+		if rw.control == "" && (2*n >= all || f.Name == "lost") {
+			spoiled = append(spoiled, rw.label)
+		}
 		out.Backends = append(out.Backends, rw.label)
-		if n == len(all) {
+		if n == all {
 			where = append(where, rw.label)
 		} else {
-			where = append(where, fmt.Sprintf("%s in %d of %s", rw.label, n, plural(len(all), "run")))
+			where = append(where, fmt.Sprintf("%s in %d of %s", rw.label, n, plural(all, "run")))
 		}
 	}
 	if len(out.Backends) == len(sc.rows) && !strings.Contains(strings.Join(where, ""), " of ") {
 		where = []string{"every run"}
 	}
 	out.Where = list(where)
-	if !decisive {
+	switch {
+	case f.Severity != Invalidates:
+	case len(spoiled) == 0:
 		out.Severity = Warns
+	case len(spoiled) < engines:
+		out.Spoiled = spoiled
 	}
 	return out
+}
+
+// carries counts the runs of a row that carry a flag, and all of them.
+func (rw *row) carries(name string) (n, all int) {
+	runs := slices.Concat(rw.runs, rw.failed)
+	if _, bad := rw.cuts(); name == "powercut_lost" && bad > 0 {
+		return len(runs), len(runs)
+	}
+	for _, r := range runs {
+		if slices.Contains(runFlags(r), name) {
+			n++
+		}
+	}
+	return n, len(runs)
 }
 
 // floorKind is the calibration that everything is measured against.

@@ -14,7 +14,7 @@ import (
 // floor.
 func (b *builder) repeats(sc *scenario) blockView {
 	m := sc.primary()
-	g := chart.Grid{Height: 46}
+	g := chart.Grid{Height: 46, Compact: true}
 	t := &tableView{Caption: "Every run: " + m.long, Head: []string{"run", "block", "order", "backend", m.title, "against its median", "flags"}}
 	widest, scatter, most := "", 0.0, 0
 	if floor, ok := b.floorRow(sc); ok {
@@ -82,7 +82,7 @@ func (b *builder) floorRow(sc *scenario) (chart.Row, bool) {
 		}
 		s.X, s.Y = append(s.X, at-0.5), append(s.Y, float64(c.P50)/mid-1)
 	}
-	return chart.Row{Name: "raw disk: a synced write, p50 " + quantity.FormatDuration(mid), Style: chart.Floor,
+	return chart.Row{Name: "raw disk, p50 " + quantity.FormatDuration(mid), Style: chart.Floor,
 		Panels: []chart.Panel{{X: chart.Axis{Kind: chart.Number}, Y: chart.Axis{Kind: chart.Percent}, Series: []chart.Series{s}}}}, true
 }
 

@@ -206,22 +206,21 @@ func summarizeRuns(runs []*result.Run, m *metric) summary {
 		if v, ok := m.get(r); ok {
 			values = append(values, v)
 			out.thin = out.thin || m.thin(r)
-			out.bytes = max(out.bytes, sizeOf(r))
+			out.bytes = max(out.bytes, sizeOf(r, m))
 		}
 	}
 	out.Summary = stats.Summarize(values)
 	return out
 }
 
-// sizeOf is the state that a run's snapshot or restart moved.
-func sizeOf(r *result.Run) int64 {
-	if r.StateBytes > 0 {
+// sizeOf is the size of what a run's snapshot or restart moved.
+func sizeOf(r *result.Run, m *metric) int64 {
+	switch {
+	case r.StateBytes > 0:
 		return r.StateBytes
-	}
-	if r.Snapshot != nil {
+	case m == metricInstall && r.Snapshot != nil:
 		return r.Snapshot.Bytes
-	}
-	if r.Restart != nil {
+	case m == metricOpen && r.Restart != nil:
 		return r.Restart.Bytes
 	}
 	return 0
@@ -247,11 +246,11 @@ func largest(runs []*result.Run, m *metric) []*result.Run {
 	return out
 }
 
-// repeats is the number of runs that the smallest row of the scenario has.
+// repeats is the number of runs that the smallest row with figures has.
 func (sc *scenario) repeats() int {
 	n := 0
-	for i, rw := range sc.rows {
-		if k := len(rw.headline()); i == 0 || k < n {
+	for _, rw := range sc.rows {
+		if k := len(rw.headline()); k > 0 && (n == 0 || k < n) {
 			n = k
 		}
 	}
@@ -378,35 +377,56 @@ func ahead(m *metric, a, b summary) int {
 	return 1
 }
 
-// verified sums up the verification of a row's runs: "yes", "no",
-// "lost 3", or quantity.Absent.
-func (rw *row) verified() (text string, ok bool) {
-	var lost, wrong, acked int64
-	checked, bad := 0, false
+// verification is what reading back the runs of a row came to.
+type verification struct {
+	checked, failed    int // runs
+	acked, lost, wrong int64
+}
+
+func (rw *row) verification() verification {
+	var v verification
 	for _, r := range rw.runs {
 		if r.Verified == nil {
 			continue
 		}
-		checked++
-		lost, wrong, acked = lost+r.Verified.Lost, wrong+r.Verified.Wrong, acked+r.Verified.Acked
-		bad = bad || !r.Verified.OK
+		v.checked++
+		v.acked, v.lost, v.wrong = v.acked+r.Verified.Acked, v.lost+r.Verified.Lost, v.wrong+r.Verified.Wrong
+		if !r.Verified.OK || r.Verified.Lost > 0 || r.Verified.Wrong > 0 {
+			v.failed++
+		}
 	}
+	return v
+}
+
+// verified is the outcome as a cell of a table: "yes", "lost 3", or absent.
+func (rw *row) verified() (text string, ok bool) {
+	v := rw.verification()
 	switch {
-	case lost+wrong > 0:
-		parts := []string{}
-		if lost > 0 {
-			parts = append(parts, fmt.Sprintf("lost %s", quantity.Group(fmt.Sprint(lost))))
-		}
-		if wrong > 0 {
-			parts = append(parts, fmt.Sprintf("wrong %s", quantity.Group(fmt.Sprint(wrong))))
-		}
-		return strings.Join(parts, ", "), false
-	case bad:
+	case v.lost > 0 && v.wrong > 0:
+		return fmt.Sprintf("lost %s, wrong %s", formatInt(v.lost), formatInt(v.wrong)), false
+	case v.lost > 0:
+		return "lost " + formatInt(v.lost), false
+	case v.wrong > 0:
+		return "wrong " + formatInt(v.wrong), false
+	case v.failed > 0:
 		return "failed", false
-	case checked == 0:
+	case v.checked == 0:
 		return quantity.Absent, true
-	case checked < len(rw.runs):
-		return fmt.Sprintf("%d of %d", checked, len(rw.runs)), true
+	case v.checked < len(rw.runs):
+		return fmt.Sprintf("%d of %d", v.checked, len(rw.runs)), true
 	}
 	return "yes", true
+}
+
+// cuts sums up what power cuts did to the backend of a row.
+func (rw *row) cuts() (cuts int, bad int64) {
+	for _, res := range rw.scenario.site.results {
+		for _, p := range res.PowerCuts {
+			if labelOf(p.Backend, p.Params) == rw.label {
+				cuts += p.Cuts
+				bad += p.Lost + p.Wrong + int64(p.OpenFailed)
+			}
+		}
+	}
+	return cuts, bad
 }

@@ -3,6 +3,7 @@ package reports
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
@@ -79,27 +80,71 @@ func (sc *scenario) judge() Judgement {
 	j.Durable = sc.durability()
 	j.Distance = sc.distance()
 
-	synced, unsynced := sc.engines()
-	field := synced
-	if len(field) == 0 {
-		field = unsynced
-	} else if len(unsynced) > 0 {
-		j.Detail = append(j.Detail, fmt.Sprintf("%s %s nothing durable and %s not ranked with the others.",
-			list(labels(unsynced)), verb(unsynced, "keeps", "keep"), verb(unsynced, "is", "are")))
-	}
-	field, out := honest(field)
-	for _, rw := range out {
-		text, _ := rw.verified()
-		j.Detail = append(j.Detail, fmt.Sprintf("%s is out of the ranking whatever its speed: verification says %q.", rw.label, text))
-	}
-	sc.rank(&j, field, out)
+	sc.rank(&j)
 	return j
 }
 
-// honest splits off the rows that failed verification.
+// rank writes the sentence about the engines, and what belongs under it.
+func (sc *scenario) rank(j *Judgement) {
+	field, unsynced := sc.engines()
+	if len(field) == 0 {
+		field, unsynced = unsynced, nil
+	}
+	field, liars := honest(field)
+	field = slices.DeleteFunc(field, func(rw *row) bool { return rw.of(sc.primary()).N == 0 })
+	var whole []string // what invalidates everything
+	for _, r := range j.Reasons {
+		if r.Severity == Invalidates && len(r.Spoiled) == 0 && r.Name != "lost" && r.Name != "powercut_lost" && r.Name != "run_failed" {
+			whole = append(whole, r.Title)
+		}
+	}
+	m := sc.primary()
+	slices.SortStableFunc(field, func(a, b *row) int { return ahead(m, a.of(m), b.of(m)) })
+	field = slices.DeleteFunc(field, func(rw *row) bool { return len(whole) == 0 && j.spoils(rw.label) })
+
+	var c contest
+	if len(field) > 0 {
+		c = sc.contest(field)
+	}
+	switch {
+	case len(liars) > 0:
+		j.Sentence = sc.lostSentence(liars)
+		c.preface("Among the others: ")
+	case len(field) == 0:
+		j.Sentence = sc.emptySentence()
+	case len(whole) > 0:
+		j.Sentence = "No conclusion: the measurement is invalid (" + list(whole) + ")."
+		c.preface("For what it is worth: ")
+		c.winner = ""
+	default:
+		j.Sentence, c.sentence = c.sentence, ""
+	}
+	if c.sentence != "" {
+		j.Detail = append(j.Detail, c.sentence)
+	}
+	j.Detail, j.Winner = append(j.Detail, c.detail...), c.winner
+	for _, r := range j.Reasons {
+		if r.Severity == Invalidates && len(r.Spoiled) > 0 && len(whole) == 0 && r.Name != "lost" && r.Name != "powercut_lost" {
+			j.Detail = append(j.Detail, fmt.Sprintf("%s %s left out: %s.", list(r.Spoiled), verbN(len(r.Spoiled), "is", "are"), r.Title))
+		}
+	}
+	if len(unsynced) > 0 {
+		j.Detail = append(j.Detail, fmt.Sprintf("%s %s nothing durable and %s not ranked with the others.",
+			list(labels(unsynced)), verb(unsynced, "keeps", "keep"), verb(unsynced, "is", "are")))
+	}
+}
+
+// spoils reports whether a reason says that nothing can be said about a backend.
+func (j *Judgement) spoils(label string) bool {
+	return slices.ContainsFunc(j.Reasons, func(r Reason) bool { return slices.Contains(r.Spoiled, label) })
+}
+
+// honest splits off the rows that lost or changed what they had acknowledged, in
+// a run or under power cuts.
 func honest(rows []*row) (good, bad []*row) {
 	for _, rw := range rows {
-		if _, ok := rw.verified(); ok {
+		_, ok := rw.verified()
+		if _, cut := rw.cuts(); ok && cut == 0 {
 			good = append(good, rw)
 		} else {
 			bad = append(bad, rw)
@@ -108,111 +153,119 @@ func honest(rows []*row) (good, bad []*row) {
 	return good, bad
 }
 
-// rank writes the sentence about the engines in field.
-func (sc *scenario) rank(j *Judgement, field, out []*row) {
-	m := sc.primary()
-	field = slices.DeleteFunc(slices.Clone(field), func(rw *row) bool { return rw.of(m).N == 0 })
-	slices.SortStableFunc(field, func(a, b *row) int { return ahead(m, a.of(m), b.of(m)) })
-
-	switch {
-	case len(out) > 0:
-		j.Sentence = sc.lostSentence(out)
-		if len(field) > 0 {
-			j.Detail = append(j.Detail, "Among the others: "+sc.contest(j, field))
-		}
-	case len(field) == 0:
-		j.Sentence = "No engine has figures: " + sc.emptyReason()
-	case j.Validity == Invalid:
-		j.Sentence = "No conclusion: the measurement is invalid (" + list(invalidTitles(j.Reasons)) + ")."
-		j.Detail = append(j.Detail, "For what it is worth: "+sc.contest(j, field))
-	default:
-		j.Sentence = sc.contest(j, field)
-	}
-	if j.Validity == Invalid {
-		j.Winner = ""
-	}
-}
-
+// lostSentence says what the rows did to data that they had acknowledged.
 func (sc *scenario) lostSentence(out []*row) string {
 	var parts []string
 	for _, rw := range out {
-		var lost, wrong, acked int64
-		for _, r := range rw.runs {
-			if r.Verified != nil {
-				lost, wrong, acked = lost+r.Verified.Lost, wrong+r.Verified.Wrong, acked+r.Verified.Acked
-			}
+		v := rw.verification()
+		var did []string
+		if v.lost > 0 {
+			did = append(did, "lost "+formatInt(v.lost))
 		}
-		switch {
-		case lost > 0 && wrong > 0:
-			parts = append(parts, fmt.Sprintf("%s lost %s and changed %s of %s acknowledged entries",
-				rw.label, formatInt(lost), formatInt(wrong), formatInt(acked)))
-		case wrong > 0:
-			parts = append(parts, fmt.Sprintf("%s changed %s of %s acknowledged entries", rw.label, formatInt(wrong), formatInt(acked)))
-		case lost > 0:
-			parts = append(parts, fmt.Sprintf("%s lost %s of %s acknowledged entries", rw.label, formatInt(lost), formatInt(acked)))
-		default:
+		if v.wrong > 0 {
+			did = append(did, "changed "+formatInt(v.wrong))
+		}
+		switch cuts, bad := rw.cuts(); {
+		case len(did) > 0:
+			parts = append(parts, fmt.Sprintf("%s %s of %s acknowledged entries", rw.label, strings.Join(did, " and "), formatInt(v.acked)))
+		case v.failed > 0:
 			parts = append(parts, rw.label+" failed verification")
+		case bad > 0:
+			parts = append(parts, fmt.Sprintf("%s did not survive %s", rw.label, plural(cuts, "power cut")))
 		}
 	}
-	return list(parts) + ": do not trust it with a raft log."
+	return list(parts) + ": do not trust " + verb(out, "it", "them") + " with a raft log, at any speed."
 }
 
-// emptyReason says why no row of the scenario has the deciding figure.
-func (sc *scenario) emptyReason() string {
+// emptySentence says why there is no engine to rank.
+func (sc *scenario) emptySentence() string {
+	onlyControls := true
+	for _, rw := range sc.rows {
+		onlyControls = onlyControls && rw.control != ""
+	}
+	if onlyControls {
+		return "No engine was run, only controls: there is nothing to rank."
+	}
 	for _, rw := range sc.rows {
 		for _, r := range rw.failed {
-			return rw.label + " failed with “" + shorten(clean(r.Error), 200) + "”."
+			return "No engine has figures: " + rw.label + " failed with “" + shorten(clean(r.Error), 200) + "”."
 		}
 	}
-	return "only controls were run, or " + sc.primary().long + " was not measured."
+	return "No engine has figures: " + sc.primary().long + " was not measured."
 }
 
-// contest is the sentence about the order of engines, field[0] being the best.
-func (sc *scenario) contest(j *Judgement, field []*row) string {
+// contest is how the engines of a scenario stand to each other.
+type contest struct {
+	sentence string
+	detail   []string
+	winner   string
+}
+
+// preface puts words before the sentence, if there is one.
+func (c *contest) preface(words string) {
+	if c.sentence != "" {
+		c.sentence = words + c.sentence
+	}
+}
+
+// contest is about the order of engines, field[0] being the best.
+func (sc *scenario) contest(field []*row) contest {
 	best := field[0]
 	if len(field) == 1 {
-		return fmt.Sprintf("%s %s %s; there is no other engine to compare it with.", best.label, sc.amount(best, true), sc.at())
-	}
-	m := sc.primary()
-	var even, behind []*row // not told apart from the best; certainly behind it
-	var unequal bool
-	for _, rw := range field[1:] {
-		c, ok := sc.contrast(m, best, rw)
-		switch {
-		case ok && c.Verdict == stats.Slower:
-			behind = append(behind, rw)
-		default:
-			even = append(even, rw)
-			unequal = unequal || !ok || c.Verdict != stats.Equivalent
-		}
+		return contest{sentence: fmt.Sprintf("%s %s %s; there is no other engine to compare it with.", best.label, sc.amount(best), sc.at())}
 	}
 	next := field[1]
+	both := fmt.Sprintf("%s %s; %s %s.", best.label, sc.amount(best), next.label, sc.amount(next))
 	if n := sc.repeats(); n < minRepeats {
-		j.Detail = append(j.Detail, fmt.Sprintf("%s are a smoke test: %d repeats decide, %d are fit to publish.", capital(repeatsText(n)), enoughRepeats, publishRepeats))
-		return fmt.Sprintf("%s was %s ahead of %s %s, but %s decide nothing; it %s.",
-			best.label, sc.ratioText(m, next, best), next.label, sc.at(), repeatsText(n), sc.amount(best, false))
+		return contest{
+			sentence: fmt.Sprintf("%s was ahead %s, %s, but %s %s nothing.", best.label, sc.at(), sc.margin(best, next, ""), repeatsText(n), verbN(n, "decides", "decide")),
+			detail: []string{both, fmt.Sprintf("%s %s a smoke test: %d repeats decide, %d are fit to publish.",
+				capital(repeatsText(n)), verbN(n, "is", "are"), enoughRepeats, publishRepeats)},
+		}
 	}
+	even, behind, equivalent := sc.told(field)
 	if len(even) == 0 {
-		j.Winner = best.label
-		j.Detail = append(j.Detail, fmt.Sprintf("It %s. The next, %s, %s.", sc.amount(best, true), next.label, sc.amount(next, true)))
-		return fmt.Sprintf("%s %s %s: %s ahead of %s, the next.", best.label, superlative(m), sc.at(), sc.ratioText(m, next, best), next.label)
+		return contest{
+			sentence: fmt.Sprintf("%s %s %s: %s.", best.label, sc.superlative(), sc.at(), sc.margin(best, next, ", the next")),
+			detail:   []string{both}, winner: best.label,
+		}
 	}
-	group := append([]*row{best}, even...)
+	group := list(labels(append([]*row{best}, even...)))
+	c := contest{sentence: fmt.Sprintf("No winner %s: %s cannot be told apart; %s is ahead of %s by %s, which chance may explain.",
+		sc.at(), group, best.label, even[0].label, sc.factor(best, even[0]))}
+	if equivalent {
+		c.sentence = fmt.Sprintf("%s are equivalent %s: no other differs from %s by more than %g %%.", group, sc.at(), best.label, 100*noise)
+	}
+	c.detail = []string{both}
 	if len(behind) > 0 {
-		j.Detail = append(j.Detail, fmt.Sprintf("Certainly behind %s: %s.", best.label, sc.behindText(m, best, behind)))
+		var parts []string
+		for _, rw := range behind {
+			parts = append(parts, rw.label+" by "+sc.factor(best, rw))
+		}
+		c.detail = append(c.detail, fmt.Sprintf("Certainly behind %s: %s.", best.label, list(parts)))
 	}
-	if !unequal {
-		return fmt.Sprintf("%s are equivalent %s: %s %s, and no other is more than %g %% from it.",
-			list(labels(group)), sc.at(), best.label, sc.amount(best, true), 100*noise)
-	}
-	return fmt.Sprintf("No winner %s: %s cannot be told apart; %s is %s ahead of %s, which chance may explain.",
-		sc.at(), list(labels(group)), best.label, sc.ratioText(m, even[0], best), even[0].label)
+	return c
 }
 
-func superlative(m *metric) string {
-	switch m {
-	case metricThroughput:
-		return "is the fastest"
+// told sorts the engines after the best into those that cannot be told apart
+// from it, all of them equivalent or not, and those that are certainly behind.
+func (sc *scenario) told(field []*row) (even, behind []*row, equivalent bool) {
+	equivalent = true
+	for _, rw := range field[1:] {
+		c, ok := sc.contrast(sc.primary(), field[0], rw)
+		if ok && c.Verdict == stats.Slower {
+			behind = append(behind, rw)
+			continue
+		}
+		even = append(even, rw)
+		equivalent = equivalent && ok && c.Verdict == stats.Equivalent
+	}
+	return even, behind, equivalent
+}
+
+// superlative is what the best engine is, by the deciding figure.
+func (sc *scenario) superlative() string {
+	switch sc.primary() {
 	case metricResponse99:
 		return "answers soonest"
 	case metricInstall:
@@ -220,19 +273,34 @@ func superlative(m *metric) string {
 	case metricOpen:
 		return "restarts soonest"
 	}
-	return "is ahead"
+	return "is the fastest"
 }
 
-// amount says what a row reached, on request with its interval: "commits 26,536
-// ops/s (26,100 to 27,000)".
-func (sc *scenario) amount(rw *row, interval bool) string {
+// margin says how far the best is ahead of another: "1.33× the throughput of
+// pebble". apposition follows the name of the other.
+func (sc *scenario) margin(best, other *row, apposition string) string {
+	tail := apposition
+	if tail != "" {
+		tail += ","
+	}
+	switch sc.primary() {
+	case metricResponse99:
+		return fmt.Sprintf("the p99 of %s%s is %s as long", other.label, tail, sc.factor(best, other))
+	case metricInstall, metricOpen:
+		return fmt.Sprintf("%s%s takes %s as long", other.label, tail, sc.factor(best, other))
+	}
+	return fmt.Sprintf("%s the throughput of %s%s", sc.factor(best, other), other.label, apposition)
+}
+
+// amount says what a row reached: "commits 26,536 ops/s (26,100 to 27,000)".
+func (sc *scenario) amount(rw *row) string {
 	m := sc.primary()
 	s := rw.of(m)
 	value := quantity.Format(s.Median, m.unit)
 	if m == metricThroughput {
 		value += " ops/s"
 	}
-	if interval && s.Interval {
+	if s.Interval {
 		value += " (" + quantity.Format(s.Lo, m.unit) + " to " + quantity.Format(s.Hi, m.unit) + ")"
 	}
 	switch m {
@@ -279,15 +347,15 @@ func (sc *scenario) stateText() string {
 	return quantity.FormatBytes(float64(most)) + what
 }
 
-// ratioText is how far best is ahead of other, as a factor above 1 with its
-// interval, whatever the direction of the metric.
-func (sc *scenario) ratioText(m *metric, other, best *row) string {
-	c, ok := sc.contrast(m, best, other)
+// factor is how far best is ahead of other, above 1 whatever the direction of
+// the deciding figure, with its interval.
+func (sc *scenario) factor(best, other *row) string {
+	c, ok := sc.contrast(sc.primary(), best, other)
 	if !ok {
 		return "an unknown factor (no block holds both)"
 	}
 	ratio, lo, hi := c.Ratio, c.Lo, c.Hi
-	if !m.lower() {
+	if !sc.primary().lower() {
 		ratio, lo, hi = invert(ratio), invert(hi), invert(lo)
 	}
 	text := quantity.Significant(ratio) + "×"
@@ -302,14 +370,6 @@ func invert(v float64) float64 {
 		return 0
 	}
 	return 1 / v
-}
-
-func (sc *scenario) behindText(m *metric, best *row, rows []*row) string {
-	var parts []string
-	for _, rw := range rows {
-		parts = append(parts, rw.label+" by "+sc.ratioText(m, rw, best))
-	}
-	return list(parts)
 }
 
 // distance is the sentence about the raw disk.
@@ -361,20 +421,20 @@ func (sc *scenario) durability() string {
 	default:
 		fmt.Fprintf(&b, "%s acknowledged entries of %s were read back and compared.", formatInt(acked), plural(checked, "run"))
 		if checked < runs {
-			fmt.Fprintf(&b, " %s not.", capital(plural(runs-checked, "run")+wasWere(runs-checked)))
+			fmt.Fprintf(&b, " %s not.", capital(plural(runs-checked, "run")+verbN(runs-checked, " was", " were")))
+		}
+	}
+	for _, rw := range sc.rows {
+		if cuts, bad := rw.cuts(); cuts > 0 && bad == 0 {
+			fmt.Fprintf(&b, " %s survived %s.", rw.label, plural(cuts, "power cut"))
+		} else if cuts > 0 {
+			fmt.Fprintf(&b, " %s did not survive %s.", rw.label, plural(cuts, "power cut"))
 		}
 	}
 	if len(none) > 0 {
-		fmt.Fprintf(&b, " %s would lose everything in a power cut (durability none) and stands apart.", list(none))
+		fmt.Fprintf(&b, " %s would lose everything in a power cut (durability none) and %s apart.", list(none), verbN(len(none), "stands", "stand"))
 	}
 	return b.String()
-}
-
-func wasWere(n int) string {
-	if n == 1 {
-		return " was"
-	}
-	return " were"
 }
 
 func labels(rows []*row) []string {
@@ -385,21 +445,13 @@ func labels(rows []*row) []string {
 	return out
 }
 
-func verb(rows []*row, one, many string) string {
-	if len(rows) == 1 {
+func verb(rows []*row, one, many string) string { return verbN(len(rows), one, many) }
+
+func verbN(n int, one, many string) string {
+	if n == 1 {
 		return one
 	}
 	return many
-}
-
-func invalidTitles(reasons []Reason) []string {
-	var out []string
-	for _, r := range reasons {
-		if r.Severity == Invalidates {
-			out = append(out, r.Title)
-		}
-	}
-	return out
 }
 
 func capital(s string) string {
@@ -420,4 +472,4 @@ func repeatsText(n int) string {
 	return plural(n, "repeat")
 }
 
-func formatInt(n int64) string { return quantity.FormatCount(float64(n)) }
+func formatInt(n int64) string { return quantity.Group(strconv.FormatInt(max(n, 0), 10)) }

@@ -40,7 +40,7 @@ type reasonView struct {
 func (b *builder) verdict() verdictView {
 	sc := b.site.headline()
 	v := verdictView{ID: b.prefix + "verdict", Judgement: sc.judge()}
-	v.Badge, v.BadgeClass = capital(v.Validity.String()), [...]string{"good", "warn", "bad"}[v.Validity]
+	v.Badge, v.BadgeClass = v.badge(), [...]string{"good", "warn", "bad"}[v.Validity]
 	for _, r := range v.Reasons {
 		class := "warn"
 		if r.Severity == Invalidates {
@@ -59,6 +59,21 @@ func (b *builder) verdict() verdictView {
 	v.Sure = sc.sure(v.Judgement)
 	b.distances(sc, &v)
 	return v
+}
+
+// badge is the validity in a word or two.
+func (j Judgement) badge() string {
+	part := j.Validity == Invalid
+	for _, r := range j.Reasons {
+		if r.Name == "lost" || r.Name == "powercut_lost" {
+			return "Data lost"
+		}
+		part = part && (r.Severity != Invalidates || len(r.Spoiled) > 0)
+	}
+	if part && len(j.Reasons) > 0 {
+		return "Invalid in part"
+	}
+	return capital(j.Validity.String())
 }
 
 // distances are the engines by their multiple of the device floor, nearest

@@ -147,7 +147,9 @@ func (a Axis) place(values []float64, from, to float64, n int) scaled {
 			hi = lo + 1
 		}
 		s.q = &scale.Linear{Min: lo, Max: hi, Clamp: true}
-		s.ticks = linearTicks(lo, hi, n)
+		if s.ticks = linearTicks(lo, hi, n); a.Kind == Percent {
+			s.ticks = percentTicks(hi)
+		}
 	}
 	s.Min, s.Max = lo, hi
 	return s
@@ -193,6 +195,18 @@ func linearTicks(lo, hi float64, n int) []float64 {
 	return out
 }
 
+// percentTicks are 0 and one nice deviation to either side.
+func percentTicks(edge float64) []float64 {
+	t := math.Pow(10, math.Floor(math.Log10(edge)))
+	for _, f := range []float64{5, 2} {
+		if f*t <= edge {
+			t *= f
+			break
+		}
+	}
+	return []float64{-t, 0, t}
+}
+
 // niceStep is the smallest nice step with at most n ticks between lo and hi.
 func niceStep(lo, hi float64, n int) float64 {
 	least := (hi - lo) / float64(max(n-1, 1))
@@ -232,7 +246,7 @@ func logTicks(k Kind, l scale.Log, n int) []float64 {
 		}
 	}
 	if len(major) < 2 {
-		return slices.DeleteFunc(linearTicks(l.Min, l.Max, min(n, 5)), func(v float64) bool { return v <= 0 })
+		return slices.DeleteFunc(linearTicks(l.Min, l.Max, min(n, 6)), func(v float64) bool { return v <= 0 })
 	}
 	return major
 }

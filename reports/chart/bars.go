@@ -18,8 +18,8 @@ type Bars struct {
 	Rows  []Bar
 }
 
-// partClasses are the colours of the parts; a fifth part begins anew.
-const partClasses = 4
+// partClasses are the colours of the parts; a sixth part begins anew.
+const partClasses = 5
 
 // SVG draws the figure width pixels wide.
 func (b Bars) SVG(width int) string { return b.draw(width).svg("bars", b.Label) }

@@ -24,7 +24,7 @@ import (
 
 // CSS styles the figures inside an HTML page. Custom properties that the page
 // must define: --ink, --muted, --rule, --paper, --band, --s0 to --s6, --floor,
-// --ceiling, --t0 to --t3, --h0 to --h5, --warn.
+// --ceiling, --t0 to --t4, --h0 to --h5, --warn.
 const CSS = `
 .chart{display:block;width:100%;height:auto;overflow:visible;font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-size:12px;fill:var(--ink);font-variant-numeric:tabular-nums}
 .chart text{stroke:none}
@@ -48,7 +48,7 @@ const CSS = `
 .chart .d3 .l{stroke-dasharray:8 3 1.5 3}
 .s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}.s6{--c:var(--s6)}
 .sf{--c:var(--floor)}.sc{--c:var(--ceiling)}
-.t0{--c:var(--t0)}.t1{--c:var(--t1)}.t2{--c:var(--t2)}.t3{--c:var(--t3)}
+.t0{--c:var(--t0)}.t1{--c:var(--t1)}.t2{--c:var(--t2)}.t3{--c:var(--t3)}.t4{--c:var(--t4)}
 .chart .h0{fill:var(--h0)}.chart .h1{fill:var(--h1)}.chart .h2{fill:var(--h2)}.chart .h3{fill:var(--h3)}.chart .h4{fill:var(--h4)}.chart .h5{fill:var(--h5)}
 `
 

@@ -20,6 +20,9 @@ type Grid struct {
 	Legend []Series
 	// Height of each plot in pixels.
 	Height float64
+	// Compact leaves the ticks of the x axis to the last row, and on a wide page
+	// puts the names of the rows beside them.
+	Compact bool
 	// Across is how many panels of a row stand side by side on a wide page
 	// and on a narrow one; 0 is all and 1.
 	Across [2]int
@@ -46,6 +49,19 @@ func (g Grid) draw(width int) *canvas {
 	return c
 }
 
+// nameRoom is the width that the names of rows take on their left; 0 where they
+// stand above.
+func (g *Grid) nameRoom(width float64) float64 {
+	if !g.Compact || width < Narrow {
+		return 0
+	}
+	var all []string
+	for _, r := range g.Rows {
+		all = append(all, r.Name)
+	}
+	return min(widest(all, true, false)+30, width*0.3)
+}
+
 // gridRow draws one row of the grid from y and returns the y below it.
 func (c *canvas) gridRow(g *Grid, i, across int, y float64) float64 {
 	r := &g.Rows[i]
@@ -53,18 +69,25 @@ func (c *canvas) gridRow(g *Grid, i, across int, y float64) float64 {
 	if across <= 0 || across > n {
 		across = max(n, 1)
 	}
+	left := g.nameRoom(c.w)
 	c.open(`<g class="row ` + r.Style.class() + `" data-b="` + num(float64(r.Style)) + `">`)
-	if r.Name != "" {
+	switch {
+	case r.Name == "":
+	case left > 0:
+		mid := y + g.Height/2
+		c.markers(r.Style, []point{{6, mid}}, nil, 4)
+		c.text(16, mid+4, start, "bo", fit(r.Name, left-20, true, false))
+	default:
 		c.markers(r.Style, []point{{6, y + 9}}, nil, 4)
 		c.text(16, y+13, start, "bo", fit(r.Name, c.w-16, true, false))
 		y += 20
 	}
 	const gutter = 26.0
-	slot := (c.w - gutter*float64(across-1)) / float64(across)
+	slot := (c.w - left - gutter*float64(across-1)) / float64(across)
 	for k := 0; k < n; k += across {
 		bottom := y
 		for j := k; j < min(k+across, n); j++ {
-			bottom = max(bottom, c.gridPanel(g, i, j, float64(j-k)*(slot+gutter), y, slot))
+			bottom = max(bottom, c.gridPanel(g, i, j, left+float64(j-k)*(slot+gutter), y, slot))
 		}
 		y = bottom
 		if k+across < n {
@@ -83,14 +106,17 @@ func (c *canvas) gridPanel(g *Grid, i, j int, x0, y0, width float64) float64 {
 		c.text(x0, y0+11, start, "mu sm", fit(p.Title, width, false, true))
 		top += 22
 	}
-	f := frame{y0: top, y1: top + g.Height, xLabels: true, yLabels: true}
+	f := frame{y0: top, y1: top + g.Height, xLabels: !g.Compact || i == len(g.Rows)-1, yLabels: true}
 	xs, ys := g.columnValues(i, j)
 	y := p.Y.place(ys, f.y1, f.y0, max(int(g.Height/24), 3))
 	f.x0 = x0 + widest(y.labels(), false, true) + 8
 	f.x1 = x0 + width - 8
 	x := p.X.place(xs, f.x0, f.x1, max(int((f.x1-f.x0)/62), 2))
 	c.panel(p, f, x, y)
-	bottom := f.y1 + 20
+	bottom := f.y1
+	if f.xLabels {
+		bottom += 20
+	}
 	if p.X.Title != "" {
 		c.text(f.x1, f.y1+30, end, "mu sm", fit(p.X.Title, f.x1-f.x0, false, true))
 		bottom += 14

@@ -185,8 +185,11 @@ func (c Column) WithDecimals(values []float64) Column {
 	if hi >= 1000 {
 		c.Digits = min(c.Digits, 1)
 	}
-	if c.Unit == Rate && hi >= 100 {
+	switch {
+	case c.Unit == Rate && hi >= 100:
 		c.Digits = 0
+	case c.Unit == Ratio && hi >= 0.1:
+		c.Digits = min(c.Digits, 2)
 	}
 	return c
 }
