@@ -83,7 +83,7 @@ var Backend = backends.Backend{
 }
 
 var params = []backends.Param{
-	{Name: "segment", Default: "16MiB", Meaning: "size of one file of the log"},
+	{Name: "segment", Default: "16MiB", Meaning: "size of one file of the log, in whole pages"},
 	{Name: "recycle", Default: "on", Meaning: "reuse released files, one more than were begun since the last release: on, off"},
 	{Name: "prealloc", Default: "zero", Meaning: "how a new file is made ready: zero (written), fallocate (blocks reserved), none (it grows)"},
 	{Name: "sync", Default: "auto", Meaning: "how a write is made durable: fdatasync, dsync (O_DSYNC), fsync; auto takes the faster of the first two, measured at open"},
@@ -104,6 +104,7 @@ func parse(given map[string]string) (config, error) {
 		prealloc: p.Choice("prealloc", "zero", "fallocate", "none"),
 		sync:     p.Choice("sync", "auto", "fdatasync", "dsync", "fsync"),
 	}
+	cfg.segment = (cfg.segment + pageBytes - 1) / pageBytes * pageBytes
 	return cfg, p.Err()
 }
 
@@ -321,11 +322,22 @@ func (s *storage) writeFirst(r *record, size int64) error {
 	return nil
 }
 
-// keepBuffer bounds the memory that one large Save leaves behind.
-const keepBuffer = 4 << 20
+const (
+	// keepBuffer bounds the memory that one large Save leaves behind.
+	keepBuffer = 4 << 20
+	// pageBytes is the unit of the page cache, and of the blocks of most file
+	// systems.
+	pageBytes = 4096
+)
 
-// flush writes the buffer.
+// flush writes the buffer, and zeros up to the end of its last page. The page is
+// written to disk as a whole anyway; if only a part of it were given, and it had
+// left the page cache since the segment was prepared, it would have to be read
+// first.
 func (s *storage) flush(f file, off int64, sync bool) error {
+	if part := (off + int64(len(s.buf))) % pageBytes; part > 0 {
+		s.buf = append(s.buf, zeros[:pageBytes-part]...)
+	}
 	b := s.buf
 	if cap(b) > keepBuffer {
 		s.buf = nil
