@@ -59,6 +59,9 @@ type frame struct {
 	text string
 }
 
+// frameHead is kind, number and length of the text.
+const frameHead = 1 + 8 + 4
+
 // frameWriter writes frames, each with one write(2): what is in the pipe when the
 // process is killed counts.
 type frameWriter struct {
@@ -67,7 +70,7 @@ type frameWriter struct {
 }
 
 func (f *frameWriter) send(kind byte, n int, text string) {
-	buf := make([]byte, 0, 13+len(text))
+	buf := make([]byte, 0, frameHead+len(text))
 	buf = append(buf, kind)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(n))
 	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(text)))
@@ -85,7 +88,7 @@ const maxSteps = 1500
 // readFrames calls f with each whole frame until the pipe ends.
 func readFrames(r io.Reader, f func(frame)) {
 	br := bufio.NewReader(r)
-	var head [13]byte
+	var head [frameHead]byte
 	for {
 		if _, err := io.ReadFull(br, head[:]); err != nil {
 			return

@@ -105,6 +105,9 @@ type model struct {
 	// In flight: begun and not acknowledged. At most one of each.
 	save    *step
 	newSnap *step
+	// before is the model without the last acknowledged Save; nil if that is not
+	// known.
+	before *model
 }
 
 func (m *model) last() uint64 { return m.snap.Index + uint64(len(m.entries)) }
@@ -113,7 +116,9 @@ func (m *model) last() uint64 { return m.snap.Index + uint64(len(m.entries)) }
 func (m *model) begin(s step) {
 	switch s.kind {
 	case stepSave:
-		m.save = &s
+		if m.save == nil { // one that failed stays in flight
+			m.save = &s
+		}
 	case stepSnapshot, stepInstall:
 		m.newSnap = &s
 	}
@@ -123,7 +128,9 @@ func (m *model) begin(s step) {
 func (m *model) ack(s step) (entries int) {
 	switch s.kind {
 	case stepSave:
-		m.save = nil
+		before := *m
+		before.before = nil
+		m.before, m.save = &before, nil
 		if len(s.ents) > 0 {
 			m.entries = append(m.entries[:s.ents[0].GetIndex()-m.snap.Index-1:len(m.entries)], idsOf(s.ents)...)
 		}
@@ -137,7 +144,7 @@ func (m *model) ack(s step) (entries int) {
 	case stepSync:
 		m.hs = m.hs[max(0, len(m.hs)-1):]
 	case stepSnapshot, stepInstall:
-		m.newSnap = nil
+		m.before, m.newSnap = nil, nil
 		m.entries = m.after(s.snap)
 		m.snap = snapIDOf(s.snap)
 	}
@@ -223,7 +230,7 @@ func (m *model) checkEntries(v *verdict, r report) {
 	var inFlight []entryID
 	if m.save != nil && len(m.save.ents) > 0 {
 		inFlight = idsOf(m.save.ents)
-		settled = inFlight[0].Index
+		settled = min(settled, inFlight[0].Index) // it may follow a call that failed
 	}
 	at := func(ids []entryID, index uint64) *entryID {
 		if len(ids) == 0 || index < ids[0].Index || index > ids[len(ids)-1].Index {

@@ -86,3 +86,36 @@ func TestEveryControlIsCaught(t *testing.T) {
 		}
 	}
 }
+
+// TestFaults: a sound engine stops, and the ones that do not are found out.
+func TestFaults(t *testing.T) {
+	require(t)
+	bad := map[controls.Flaw]string{ // a fault that must show it
+		controls.None:              "",
+		controls.RetriesSync:       "EIO on fsync, once",
+		controls.ForgetsErrors:     "EIO on write, once",
+		controls.IgnoresReadErrors: "EIO on read at open",
+		controls.NoChecksum:        "bit flip at rest",
+	}
+	for flaw, shows := range bad {
+		t.Run(string(flaw), func(t *testing.T) {
+			cfg := powercut.FaultConfig{Backend: controls.Backend(flaw), Seed: 1, Runs: 3}
+			if shows != "" {
+				cfg.Only, cfg.Runs = []string{shows}, 5
+			}
+			rows, err := powercut.Faults(context.Background(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range rows {
+				t.Logf("%-34s %-10s %v %s", r.Fault, r.Outcome, r.Outcomes, r.Detail)
+				if r.OK != (r.Fault != shows) {
+					t.Errorf("%s: ok is %t", r.Fault, r.OK)
+				}
+			}
+			if flaw == controls.None && len(rows) != len(powercut.FaultNames()) {
+				t.Errorf("%d rows of %d", len(rows), len(powercut.FaultNames()))
+			}
+		})
+	}
+}

@@ -2,14 +2,11 @@ package powercut
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/raftbench/raftbench/backends"
@@ -63,7 +60,7 @@ type torture struct {
 func (t *torture) run(ctx context.Context) error {
 	t.fresh()
 	for cut := t.First; cut < t.First+t.Cuts; cut++ {
-		l, err := t.live(ctx, t.lifeSeed(cut), t.trigger(cut), t.steps(cut), t.idle(cut))
+		l, err := t.live(ctx, cut, t.steps(cut), t.idle(cut), t.trigger(cut))
 		if err != nil {
 			return err
 		}
@@ -77,7 +74,7 @@ func (t *torture) run(ctx context.Context) error {
 	}
 	// What the last cut left is checked by one more Open.
 	last := t.First + t.Cuts
-	l, err := t.live(ctx, t.lifeSeed(last), fusefs.Trigger{}, 0, "")
+	l, err := t.live(ctx, last, 0, "", fusefs.Trigger{})
 	if err != nil {
 		return err
 	}
@@ -85,14 +82,39 @@ func (t *torture) run(ctx context.Context) error {
 	return nil
 }
 
+func (t *torture) live(ctx context.Context, cut, steps int, idle string, trigger fusefs.Trigger) (*life, error) {
+	l, err := t.stage.live(ctx, t.disk, t.model, script{
+		order: order{
+			Backend: t.Backend.Name, Params: t.Params, Seed: t.lifeSeed(cut), Steps: steps, Idle: idle,
+		},
+		trigger: trigger, patience: patience,
+	}, t.Keep != "")
+	if err != nil {
+		return nil, err
+	}
+	t.disk = l.left
+	if l.opened {
+		t.row.Acked += t.acked
+		t.acked = 0
+	}
+	t.acked += l.acked
+	return l, nil
+}
+
 // fresh starts over with an empty store.
 func (t *torture) fresh() {
-	t.disk = disk.New(t.Mode)
-	if _, errno := t.disk.Mkdir(t.disk.Root(), nodeDir, 0o755); errno != 0 {
+	t.disk = newDisk(t.Mode)
+	t.model, t.acked, t.past = &model{}, 0, nil
+}
+
+// newDisk holds the directory for the engine, durably, and nothing else.
+func newDisk(mode disk.Mode) *disk.Disk {
+	d := disk.New(mode)
+	if _, errno := d.Mkdir(d.Root(), nodeDir, 0o755); errno != 0 {
 		panic(fmt.Sprintf("powercut: mkdir on an empty disk: %v", errno))
 	}
-	t.disk.SyncAll()
-	t.model, t.acked, t.past = &model{}, 0, nil
+	d.SyncAll()
+	return d
 }
 
 func (t *torture) dice(cut int, stream uint64) *rand.Rand {
@@ -242,188 +264,3 @@ func (t *torture) shrink(ctx context.Context) error {
 	return nil
 }
 
-// life is one process on the disk, from the mount to the cut.
-type life struct {
-	t       *torture
-	seed    int64
-	trigger fusefs.Trigger
-	fs      *fusefs.FS
-	found   *disk.Disk // a copy of the disk as the engine found it, where it is kept
-
-	// What the process said; complete once the process is gone.
-	opened    bool
-	openErr   string
-	verdict   *verdict // of what Open returned
-	plan      *plan
-	steps     map[int]step // begun, not acknowledged
-	calls     []string     // the last ones
-	engineErr string       // of a call on a healthy disk
-	closed    bool
-	attention chan struct{} // closed when there is nothing to wait for
-	once      sync.Once
-}
-
-// live runs one life and leaves in t.disk what the cut left.
-func (t *torture) live(ctx context.Context, seed int64, trigger fusefs.Trigger, steps int, idle string) (*life, error) {
-	l := &life{t: t, seed: seed, trigger: trigger, steps: map[int]step{}, attention: make(chan struct{})}
-	if t.Keep != "" {
-		l.found = t.disk.Cut(0) // everything on it is durable: a copy
-	}
-	fs, err := t.stage.mount(t.disk, seed)
-	if err != nil {
-		return nil, err
-	}
-	l.fs = fs
-	fs.Arm(trigger)
-	p, err := t.stage.next(order{
-		Backend: t.Backend.Name, Params: t.Params, Dir: filepath.Join(t.stage.dir, nodeDir), Seed: seed, Steps: steps, Idle: idle,
-	})
-	if err != nil {
-		fs.Cut(0)
-		_, unmountErr := fs.Unmount()
-		return nil, errors.Join(err, unmountErr)
-	}
-	err = l.wait(ctx, p)
-	t.disk = fs.Cut(seed)
-	if _, unmountErr := fs.Unmount(); unmountErr != nil || err != nil {
-		return nil, errors.Join(err, unmountErr)
-	}
-	return l, nil
-}
-
-// wait follows the process until the disk dies or there is nothing to wait for,
-// and kills it.
-func (l *life) wait(ctx context.Context, p *process) error {
-	read := make(chan struct{})
-	go func() {
-		readFrames(p.acks, l.handle)
-		close(read)
-	}()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	var err error
-	crashed, hung := false, false
-	select {
-	case <-l.fs.Died():
-	case <-l.attention:
-	case <-p.exited:
-		crashed = true
-	case <-timer.C:
-		hung = true
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	// The disk dies first and answers nothing until the process is killed: no
-	// acknowledgement is made of an answer that a power cut would not have given.
-	l.fs.Kill()
-	p.signal()
-	l.fs.Release()
-	<-read
-	p.kill()
-	switch {
-	case crashed && !l.closed:
-		l.blame(fmt.Sprintf("the process ended by itself (%v): %s", p.err, firstLines(p.output.String(), 3)))
-	case hung:
-		l.blame(fmt.Sprintf("nothing happened for %v", patience))
-	}
-	return err
-}
-
-// blame notes an error that no fault and no cut explains.
-func (l *life) blame(text string) {
-	if !l.opened {
-		l.openErr = text
-	} else if l.engineErr == "" {
-		l.engineErr = text
-	}
-}
-
-func firstLines(s string, n int) string {
-	lines := strings.SplitN(strings.TrimSpace(s), "\n", n+1)
-	return strings.Join(lines[:min(n, len(lines))], " | ")
-}
-
-// handle takes one frame; all of them come from one goroutine.
-func (l *life) handle(f frame) {
-	m := l.t.model
-	switch f.kind {
-	case frameFailed:
-		l.openErr = f.text
-	case frameOpened:
-		l.handleOpened(f)
-	case frameBegin:
-		s := l.plan.next()
-		for s.n < f.n {
-			s = l.plan.next()
-		}
-		l.steps[f.n] = s
-		m.begin(s)
-		l.note("begin", s)
-		return
-	case frameAck:
-		s := l.steps[f.n]
-		delete(l.steps, f.n)
-		l.t.acked += int64(m.ack(s))
-		l.note("ack  ", s)
-		return
-	case frameRelease:
-		return
-	case frameError, frameRefused:
-		l.note("error", l.steps[f.n])
-		l.blame(fmt.Sprintf("%s failed on a healthy disk: %s", stepNames[l.steps[f.n].kind], f.text))
-	case frameDone:
-		return
-	case frameIdle:
-	case frameClosed:
-		l.closed = true
-		if f.text != "" {
-			l.blame("Close failed on a healthy disk: " + f.text)
-		}
-	}
-	if f.kind != frameOpened || !l.verdict.ok() {
-		l.once.Do(func() { close(l.attention) })
-	}
-}
-
-func (l *life) handleOpened(f frame) {
-	var r report
-	if err := json.Unmarshal([]byte(f.text), &r); err != nil {
-		panic(fmt.Sprintf("powercut: a child reports %q: %v", f.text, err))
-	}
-	l.opened = true
-	l.plan = r.plan(l.seed)
-	l.t.row.Acked += l.t.acked
-	l.t.acked = 0
-	l.verdict = l.t.model.check(r)
-}
-
-// problems lists what is wrong with this life.
-func (l *life) problems() []string {
-	var ps []string
-	if l.openErr != "" {
-		ps = append(ps, "Open failed: "+l.openErr)
-	}
-	if l.verdict != nil {
-		ps = append(ps, l.verdict.problems...)
-	}
-	if l.engineErr != "" {
-		ps = append(ps, l.engineErr)
-	}
-	return ps
-}
-
-// maxCalls is how many calls of the storage a trace shows.
-const maxCalls = 24
-
-func (l *life) note(what string, s step) {
-	if len(l.calls) >= maxCalls {
-		l.calls = l.calls[1:]
-	}
-	l.calls = append(l.calls, what+" "+s.String())
-}
-
-func (l *life) writeCalls(w io.Writer) {
-	for _, c := range l.calls {
-		fmt.Fprintln(w, "   ", c)
-	}
-}

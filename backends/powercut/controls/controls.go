@@ -59,11 +59,18 @@ const (
 	VoteUnsynced Flaw = "vote-unsynced"
 	// SnapshotUnsynced: SaveSnap returns before its sync.
 	SnapshotUnsynced Flaw = "snapshot-unsynced"
+	// RetriesSync: a sync that failed is tried again, and believed. Power cuts do
+	// not show it, disk faults do.
+	RetriesSync Flaw = "retries-sync"
+	// ForgetsErrors: a Save after a failed one succeeds.
+	ForgetsErrors Flaw = "forgets-errors"
+	// IgnoresReadErrors: a journal that cannot be read is taken for empty.
+	IgnoresReadErrors Flaw = "ignores-read-errors"
 )
 
 var both = []disk.Mode{disk.Strict, disk.Ordered}
 
-// Flaws are all but None, with the modes that show them, and how many cuts a
+// Flaws are those that a power cut shows, with the modes that show them, and how many cuts a
 // torture may need with seed 1. With any seed 200 must do.
 var Flaws = []struct {
 	Flaw  Flaw
@@ -94,8 +101,10 @@ func Backend(f Flaw) backends.Backend {
 
 // Lookup finds a control by the name of its backend.
 func Lookup(name string) (backends.Backend, error) {
-	if b := Backend(None); b.Name == name {
-		return b, nil
+	for _, f := range []Flaw{None, RetriesSync, ForgetsErrors, IgnoresReadErrors} {
+		if b := Backend(f); b.Name == name {
+			return b, nil
+		}
 	}
 	for _, f := range Flaws {
 		if b := Backend(f.Flaw); b.Name == name {
@@ -153,10 +162,14 @@ func (j *journal) path() string { return filepath.Join(j.dir, journalName) }
 func (j *journal) recover() (backends.State, error) {
 	content, err := os.ReadFile(j.path())
 	fresh := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !fresh {
+	if err != nil && !fresh && j.flaw != IgnoresReadErrors {
 		return backends.State{}, err
 	}
 	whole := j.replay(content)
+	if at, found := wholeRecord(content[whole:]); found && j.flaw != NoChecksum {
+		return backends.State{}, &backends.DamageError{File: j.path(), Err: fmt.Errorf(
+			"no record at offset %d, but a whole one at %d", whole, whole+at)}
+	}
 	if j.file, err = os.OpenFile(j.path(), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return backends.State{}, err
 	}
@@ -196,6 +209,20 @@ func (j *journal) replay(b []byte) int {
 		at += headerSize + n
 	}
 	return at
+}
+
+// wholeRecord finds a record in what should be a torn tail.
+func wholeRecord(b []byte) (at int, found bool) {
+	for ; len(b)-at >= headerSize; at++ {
+		n := int(binary.LittleEndian.Uint32(b[at+1:]))
+		if b[at] == 0 || n > len(b)-at-headerSize {
+			continue
+		}
+		if binary.LittleEndian.Uint32(b[at+5:]) == checksum(b[at], b[at+headerSize:at+headerSize+n]) {
+			return at, true
+		}
+	}
+	return 0, false
 }
 
 func checksum(kind byte, body []byte) uint32 {
@@ -257,7 +284,11 @@ func (j *journal) sync(f *os.File) error {
 	if j.flaw == NeverSyncs {
 		return nil
 	}
-	return f.Sync()
+	err := f.Sync()
+	if err != nil && j.flaw == RetriesSync {
+		err = f.Sync()
+	}
+	return err
 }
 
 func (j *journal) syncDir() error {
@@ -287,7 +318,7 @@ func encode(b []byte, kind byte, m proto.Message) ([]byte, error) {
 func (j *journal) do(f func() error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.failed != nil {
+	if j.failed != nil && j.flaw != ForgetsErrors {
 		return j.failed
 	}
 	if err := f(); err != nil {

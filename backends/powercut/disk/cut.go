@@ -10,12 +10,23 @@ import (
 // the rest that seed lets survive, all of it durable. The old disk is not
 // changed, except that it may share pages with the new one.
 func (d *Disk) Cut(seed int64) *Disk {
-	c := newCutter(d, seed)
+	return newCutter(d, seed).cut()
+}
+
+func (c *cutter) cut() *Disk {
 	c.cutNames()
+	d := c.d
 	next := &Disk{mode: d.mode, ino: d.ino, capacity: d.capacity, dirty: map[*Node]struct{}{}}
 	c.copies = map[*Node]*Node{}
 	next.root = c.copyTree(next, d.root)
 	return next
+}
+
+// Lose is the harshest cut: nothing survives that was not durable.
+func (d *Disk) Lose() *Disk {
+	c := newCutter(d, 0)
+	c.fate, c.mixed = nothing, false
+	return c.cut()
 }
 
 // fate is how what was not synced fares, for a cut or for one file of it.

@@ -99,6 +99,9 @@ type Fault struct {
 	Short bool
 	// Delay comes before it.
 	Delay time.Duration
+	// Fatal, if not 0, makes the device die inside the operation so many after
+	// this one, of those that are counted.
+	Fatal int
 }
 
 // Options are what Mount needs; the zero value is a new disk in mode strict.
@@ -293,6 +296,15 @@ func (f *FS) Cut(seed int64) *disk.Disk {
 	return f.disk.Cut(seed)
 }
 
+// Lose is Cut, and nothing survives that was not durable.
+func (f *FS) Lose() *disk.Disk {
+	f.Kill()
+	f.Release()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.disk.Lose()
+}
+
 // Ops is how many operations of a kind there have been.
 func (f *FS) Ops(op Op) int {
 	f.mu.Lock()
@@ -420,6 +432,9 @@ func (f *FS) match(op Op, path string) *Fault {
 			continue
 		}
 		in.fired++
+		if in.Fatal > 0 {
+			f.trigger = Trigger{N: 1, Then: in.Fatal}
+		}
 		return &in.Fault
 	}
 	return nil

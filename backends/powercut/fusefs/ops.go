@@ -226,7 +226,7 @@ func (f bridge) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 	c := call{
 		op: OpWrite, node: n, note: fmt.Sprintf("%d bytes at %d", len(data), off),
 		do:   func() syscall.Errno { return write(data) },
-		torn: func() { f.disk.Write(n, off, data[:f.dice.IntN(len(data)+1)]) },
+		torn: func() { f.disk.Write(n, off, data[:f.tear(off, len(data))]) },
 	}
 	// A short write of the write-back of a mapping would be lost without a word
 	// by the kernel's FUSE driver: no disk does that.
@@ -235,6 +235,17 @@ func (f bridge) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 	}
 	st := f.run(c)
 	return uint32(wrote), st
+}
+
+// tear says how much of a write has happened when the power fails inside: whole
+// pages, because a page is locked against being written back while data is copied
+// into it.
+func (f *FS) tear(off int64, length int) int {
+	first := int(disk.PageSize - off%disk.PageSize) // of the first page
+	if length <= first {
+		return 0
+	}
+	return first + f.dice.IntN((length-first)/disk.PageSize+1)*disk.PageSize
 }
 
 func (f bridge) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
