@@ -263,4 +263,3 @@ func (t *torture) shrink(ctx context.Context) error {
 	}
 	return nil
 }
-
