@@ -206,7 +206,7 @@ func TestDir(t *testing.T) {
 	}{
 		{file, "is a file", exitUsage},
 		{foreign, "not empty", exitUsage},
-		{filepath.Join(parent, "no", "such"), "no such file", exitError},
+		{filepath.Join(parent, "no", "such"), "no such file", exitFailure},
 	} {
 		o := raftbench(t, quick("--dir", tc.dir)...)
 		if o.code != tc.code || !strings.Contains(o.stderr, tc.want) {
@@ -291,8 +291,8 @@ func TestTwoRuns(t *testing.T) {
 		_, err := os.Stat(filepath.Join(dir, "run-001-mem"))
 		return err == nil
 	})
-	if o := raftbench(t, quick("--dir", dir)...); o.code != exitError || !strings.Contains(o.stderr, "in use") {
-		t.Errorf("exit code %d, want %d:\n%s", o.code, exitError, o.stderr)
+	if o := raftbench(t, quick("--dir", dir)...); o.code != exitFailure || !strings.Contains(o.stderr, "in use") {
+		t.Errorf("exit code %d, want %d:\n%s", o.code, exitFailure, o.stderr)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -345,7 +345,7 @@ func TestExitCodes(t *testing.T) {
 	for code, err := range map[int]error{
 		exitUsage:       usageErrorf("bad"),
 		exitInterrupted: context.Canceled,
-		exitError:       errors.New("disk on fire"),
+		exitFailure:     errors.New("disk on fire"),
 		exitLost:        &exitError{exitLost, errors.New("lost")},
 	} {
 		if got := exitCode(err); got != code {

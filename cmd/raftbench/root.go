@@ -19,7 +19,7 @@ import (
 // Exit codes, fixed by the contract of the command.
 const (
 	exitOK          = 0
-	exitError       = 1
+	exitFailure     = 1
 	exitUsage       = 2
 	exitLost        = 3  // an acknowledged entry was lost or wrong
 	exitInvalid     = 4  // the measurement is invalid, with --strict
@@ -92,7 +92,7 @@ func exitCode(err error) int {
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
 	}
-	return exitError
+	return exitFailure
 }
 
 func usageErrorf(format string, args ...any) error {
