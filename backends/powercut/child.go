@@ -19,6 +19,9 @@ const childEnv = "RAFTBENCH_POWERCUT_CHILD"
 
 const mainChild = "main"
 
+// diskChild before that value makes it a process that serves a [RemoteDisk].
+const diskChild = "disk:"
+
 // acksFd is the descriptor of the pipe on which a child reports.
 const acksFd = 3
 
@@ -107,16 +110,22 @@ func readFrames(r io.Reader, f func(frame)) {
 // process MaybeChild does not return; in any other it does nothing. lookup finds
 // a backend by its name.
 func MaybeChild(lookup func(name string) (backends.Backend, error)) {
-	if os.Getenv(childEnv) == mainChild {
-		childMain(lookup)
-	}
+	become(mainChild, lookup)
 }
 
 // ChildOf is [MaybeChild] for a process that was started with [Child].Key: where
 // this is the one, it runs b and does not return.
 func ChildOf(key string, b backends.Backend) {
-	if os.Getenv(childEnv) == key {
-		childMain(func(string) (backends.Backend, error) { return b, nil })
+	become(key, func(string) (backends.Backend, error) { return b, nil })
+}
+
+// become does not return in a process that was started for it.
+func become(key string, lookup func(name string) (backends.Backend, error)) {
+	switch os.Getenv(childEnv) {
+	case key:
+		childMain(lookup)
+	case diskChild + key:
+		diskMain()
 	}
 }
 

@@ -4,12 +4,17 @@ package powercut_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/powercut"
 	"github.com/raftbench/raftbench/backends/powercut/controls"
 	"github.com/raftbench/raftbench/backends/powercut/disk"
@@ -117,5 +122,79 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%d rows of %d", len(rows), len(powercut.FaultNames()))
 			}
 		})
+	}
+}
+
+// TestRemoteDisk: an engine in this process on a disk that another one serves.
+func TestRemoteDisk(t *testing.T) {
+	require(t)
+	dir := t.TempDir()
+	d, err := powercut.StartDisk(dir, powercut.DiskOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := false
+	defer func() {
+		if !closed {
+			d.Close()
+		}
+	}()
+	entry := func(index uint64) []*raftpb.Entry {
+		return []*raftpb.Entry{{Index: &index, Term: new(uint64(1)), Data: []byte("x")}}
+	}
+	open := func() (backends.Storage, backends.State) {
+		t.Helper()
+		s, st, err := controls.Backend(controls.None).Open(backends.Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, st
+	}
+	s, _ := open()
+	if err := s.Save(&raftpb.HardState{}, entry(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Inject(powercut.DiskFault{Op: "fsync", Path: "JOURNAL", Errno: int(syscall.EIO), Times: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(&raftpb.HardState{}, entry(2)); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Save on a disk that fails: %v", err)
+	}
+	if err := d.Inject(powercut.DiskFault{Op: "nonsense"}); err == nil {
+		t.Error("an unknown operation was accepted")
+	}
+	if err := d.Cut(1); err != nil {
+		t.Fatal(err)
+	}
+	s.Close() // it has the dead device open
+	s, st := open()
+	if len(st.Entries) < 1 {
+		t.Errorf("%d entries after the cut", len(st.Entries))
+	}
+	if err := d.Fill(0); err != nil {
+		t.Fatal(err)
+	}
+	big := make([]byte, 1<<20)
+	ents := entry(st.LastIndex() + 1)
+	ents[0].Data = big
+	if err := s.Save(&raftpb.HardState{}, ents); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Save on a full disk: %v", err)
+	}
+	s.Close()
+	if err := d.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Die(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.ReadDir(dir); !errors.Is(err, syscall.EIO) {
+		t.Errorf("ReadDir on a dead disk: %v", err)
+	}
+	closed = true
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 0 {
+		t.Errorf("after Close: %v, %v", names, err)
 	}
 }

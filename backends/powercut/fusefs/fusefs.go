@@ -22,6 +22,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -57,6 +59,14 @@ var opNames = [numOps]string{
 }
 
 func (o Op) String() string { return opNames[o] }
+
+// ParseOp is the inverse of Op.String.
+func ParseOp(name string) (Op, error) {
+	if i := slices.Index(opNames[:], name); i >= 0 {
+		return Op(i), nil
+	}
+	return 0, fmt.Errorf("unknown operation %q; known: %s", name, strings.Join(opNames[:], ", "))
+}
 
 // Trigger says when the device dies: inside the operation that is Then after the
 // Nth one of kind Op, both counted from the mount, or inside operation Most,
@@ -218,15 +228,23 @@ func Available() error {
 // Dir is the mount point.
 func (f *FS) Dir() string { return f.dir }
 
-// Unmount ends the mount, waits for the last request, and returns the disk as it
-// is. What processes still hold open is detached: it goes when they close it.
+// Unmount ends the mount, waits for the last request, which is when every process
+// has closed what it had open, and returns the disk as it is.
 func (f *FS) Unmount() (*disk.Disk, error) {
-	err := f.attach(func() error { return unix.Unmount(f.dir, unix.MNT_DETACH) })
-	if err != nil {
-		return nil, fmt.Errorf("unmount %s: %w", f.dir, err)
+	if err := f.Detach(); err != nil {
+		return nil, err
 	}
 	f.server.Wait()
 	return f.disk, nil
+}
+
+// Detach takes the mount away and goes on serving those who have files open.
+func (f *FS) Detach() error {
+	err := f.attach(func() error { return unix.Unmount(f.dir, unix.MNT_DETACH) })
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", f.dir, err)
+	}
+	return nil
 }
 
 // Arm sets when the device dies.
