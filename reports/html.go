@@ -44,7 +44,7 @@ func policy() string {
 		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	}
 	return "default-src 'none'; style-src " + hash(pageStyle) + "; script-src " + hash(pageJS) +
-		"; base-uri 'none'; form-action 'none'"
+		"; img-src data:; base-uri 'none'; form-action 'none'"
 }
 
 // HTML writes one self-contained page about results; those of one machine and

@@ -2,8 +2,10 @@ package reports
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -232,3 +234,72 @@ func sampleSnapshot(rng *rand.Rand, run *result.Run, e engine) {
 	run.Snapshots = []result.Snapshot{*run.Snapshot}
 	run.Restart = &result.Restart{Open: micros(spread(rng, 900+e.save*20, 0.06)), Entries: 90_000, Bytes: 96 << 20}
 }
+
+// addCurve adds a load curve of every backend to a result.
+func addCurve(t testing.TB, r *result.Result) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(3, 3))
+	first := map[string]result.Run{}
+	for _, run := range r.Runs {
+		if _, ok := first[run.ID[4:]]; !ok {
+			first[run.ID[4:]] = run
+		}
+	}
+	for _, name := range sortedKeys(first) {
+		base := first[name]
+		top := base.Throughput * 1.6
+		for b := 1; b <= 3; b++ {
+			for _, share := range []float64{0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.1} {
+				run := base
+				rate := top * share
+				run.ID, run.Block, run.Order = fmt.Sprintf("%s-%g", base.ID, share), b, len(r.Runs)+1
+				run.Load = result.Load{Kind: "open", Rate: rate, Point: fmt.Sprintf("%g%%", 100*share), Share: share, SLO: "p99<10ms"}
+				run.Throughput = min(rate, top*0.99)
+				p50 := spread(rng, 400/(1.15-min(share, 1.05)), 0.03)
+				run.Response = result.Latency{Count: int64(5 * rate), P50: micros(p50), P90: micros(2 * p50), P99: micros(4 * p50), P999: micros(9 * p50), Max: micros(20 * p50)}
+				run.Series, run.Stages, run.Snapshot, run.Snapshots, run.Restart = nil, nil, nil, nil, nil
+				r.Runs = append(r.Runs, run)
+			}
+		}
+	}
+}
+
+// addSnapshots adds installs of several state sizes, addRestarts opens of several
+// log sizes.
+func addSnapshots(r *result.Result) {
+	addSizes(r, "snapshot", func(run *result.Run, size int64, us float64) {
+		ok := true
+		run.Snapshot = &result.Snapshot{Bytes: size + 4321, Create: micros(us * .2), Transfer: micros(us * .1), Save: micros(us * .4), Restore: micros(us * .2),
+			Release: micros(us * .05), Install: micros(us), HashOK: &ok, ForegroundP99: micros(us / 3)}
+		run.Snapshots = []result.Snapshot{*run.Snapshot, *run.Snapshot}
+	})
+}
+
+func addRestarts(r *result.Result) {
+	addSizes(r, "restart", func(run *result.Run, size int64, us float64) {
+		run.Restart = &result.Restart{Open: micros(us / 2), Entries: size / 1024, Bytes: size * 11 / 10}
+	})
+}
+
+func addSizes(r *result.Result, workload string, fill func(run *result.Run, size int64, us float64)) {
+	rng := rand.New(rand.NewPCG(4, uint64(len(workload))))
+	block1 := []result.Run{}
+	for _, run := range r.Runs {
+		if run.Block == 1 && run.Load.Point == "" && run.Workload == "propose" {
+			block1 = append(block1, run)
+		}
+	}
+	for b := 1; b <= 6; b++ {
+		for _, base := range block1 {
+			for _, size := range []int64{16 << 20, 64 << 20, 256 << 20} {
+				run := result.Run{ID: fmt.Sprintf("%03d-%s-%s-%d", b, labelOf(base.Backend, base.Params), workload, size), Block: b, Order: len(r.Runs) + 1, Backend: base.Backend,
+					Params: base.Params, Durability: base.Durability, Transport: base.Transport, Loop: base.Loop, Nodes: 3, Workload: workload,
+					Load: result.Load{Kind: "closed", Clients: 8}, ValueBytes: 1024, StateBytes: size, Verified: &result.Verified{OK: true, Acked: size / 1024}}
+				fill(&run, size, spread(rng, float64(size)/200*(1+1e3/base.Throughput*20), 0.06))
+				r.Runs = append(r.Runs, run)
+			}
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

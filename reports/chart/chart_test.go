@@ -48,6 +48,7 @@ func testFigures(n int) map[string]drawer {
 	var effects []Effect
 	var bars []Bar
 	var clouds []Cloud
+	var runs []Row
 	for i := range n {
 		name, style := testNames[i], styleOf(i)
 		s := Series{Name: name, Style: style}
@@ -83,6 +84,11 @@ func testFigures(n int) map[string]drawer {
 		}})
 		ratio := 1 - float64(i)/16
 		effects = append(effects, Effect{Name: name, Style: style, Ratio: ratio, Lo: ratio * .97, Hi: ratio * 1.04, Text: fmt.Sprintf("%.2f× (%.2f–%.2f) slower", ratio, ratio*.97, ratio*1.04), Base: i == 0})
+		dots := Series{Name: name, Style: style, NoLine: true}
+		for k := range 20 {
+			dots.X, dots.Y = append(dots.X, float64(k*n+i)), append(dots.Y, 0.1*math.Sin(float64(k)*1.7))
+		}
+		runs = append(runs, Row{Name: name, Style: style, Panels: []Panel{{X: Axis{Kind: Number}, Y: Axis{Kind: Percent}, Series: []Series{dots}}}})
 		clouds = append(clouds, Cloud{Name: name, Style: style, Values: []float64{3e6 * float64(i+1), 3.3e6 * float64(i+1), 2.8e6 * float64(i+1)}, Text: "3.1 ms"})
 		bars = append(bars, Bar{Name: name, Style: style, Parts: []float64{1e5 * float64(i+1), 3e5, 2e5, 2e4}, Text: "1.23 ms"})
 	}
@@ -95,10 +101,11 @@ func testFigures(n int) map[string]drawer {
 			Series: curve, Refs: []Ref{{At: 1e7, Name: "objective: p99 < 10 ms"}}}},
 		"extreme": Lines{Label: "extreme", Panel: Panel{X: Axis{Kind: Bytes, Log: true, Title: "state"}, Y: Axis{Kind: Duration, Log: true, Title: "install"},
 			Series: extreme(n)}},
-		"over":   Grid{Label: "over", Rows: rows, Height: 70},
-		"forest": Forest{Label: "forest", Left: "← slower", Right: "faster than etcd-wal →", Noise: 0.03, Rows: effects},
-		"strip":  Strip{Label: "strip", Kind: Duration, Rows: clouds},
-		"bars":   Bars{Label: "bars", Parts: []string{"queue", "Save", "replicate", "apply"}, Kind: Duration, Rows: bars},
+		"repeats": Grid{Label: "repeats", Rows: runs, Height: 46, Compact: true},
+		"over":    Grid{Label: "over", Rows: rows, Height: 70},
+		"forest":  Forest{Label: "forest", Left: "← slower", Right: "faster than etcd-wal →", Noise: 0.03, Rows: effects},
+		"strip":   Strip{Label: "strip", Kind: Duration, Rows: clouds},
+		"bars":    Bars{Label: "bars", Parts: []string{"queue", "Save", "replicate", "apply"}, Kind: Duration, Rows: bars},
 	}
 }
 

@@ -95,6 +95,9 @@ func (c *canvas) gridRow(g *Grid, i, across int, y float64) float64 {
 		}
 	}
 	c.close("</g>")
+	if g.Compact {
+		return y + 16 // the lowest tick of a row and the highest of the next
+	}
 	return y + 10
 }
 

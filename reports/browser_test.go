@@ -1,0 +1,619 @@
+package reports
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+// browser starts headless Chromium once for a test. In CI it must be there, on a
+// laptop the test is skipped without it.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if p, err := exec.LookPath(name); err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("chromium is not installed (apt-get install chromium): the page cannot be tested")
+		}
+		t.Skip("chromium is not installed: the page is not tested")
+	}
+	opts := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()))
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), opts...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start chromium: %v", err)
+	}
+	return ctx
+}
+
+// tab is one open page and what it did behind the reader's back.
+type tab struct {
+	*testing.T
+	ctx context.Context
+	url string
+
+	mu       sync.Mutex
+	requests []string
+	errors   []string
+}
+
+// openTab shows a page of the given width. Every request but that for the file
+// itself, and every message on the console, is a failure.
+func openTab(t *testing.T, ctx context.Context, url string, width int64, scripts bool) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	p := &tab{T: t, ctx: ctx, url: url}
+	p.run()
+	if err := chromedp.Listen(ctx, p.listen); err != nil {
+		t.Fatal(err)
+	}
+	call(p, network.Enable, network.EnableParams{})
+	call(p, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !scripts})
+	// A page that scrolls smoothly would be clicked where it no longer is.
+	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}})
+	p.run(chromedp.EmulateViewport(width, 900), chromedp.Navigate(url))
+	t.Cleanup(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.requests) > 0 {
+			t.Errorf("the page asked for %q", p.requests)
+		}
+		if len(p.errors) > 0 {
+			t.Errorf("the console says %q", p.errors)
+		}
+	})
+	return p
+}
+
+func (p *tab) listen(ev any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch ev := ev.(type) {
+	case *network.EventRequestWillBeSent:
+		own, _, _ := strings.Cut(ev.Request.URL, "#")
+		if file, _, _ := strings.Cut(p.url, "#"); own != file && !strings.HasPrefix(own, "data:,") {
+			p.requests = append(p.requests, shorten(ev.Request.URL, 200))
+		}
+	case *runtime.EventConsoleAPICalled:
+		p.errors = append(p.errors, fmt.Sprint(ev.Type, ev.Args))
+	case *runtime.EventExceptionThrown:
+		p.errors = append(p.errors, fmt.Sprintf("%+v", ev.ExceptionDetails))
+	case *log.EventEntryAdded:
+		p.errors = append(p.errors, ev.Entry.Text)
+	}
+}
+
+// patience bounds every single step; the machine may be busy.
+const patience = 2 * time.Minute
+
+func (p *tab) run(steps ...chromedp.Action[chromedp.Void]) {
+	p.Helper()
+	for i, step := range steps {
+		ctx, cancel := context.WithTimeout(p.ctx, patience)
+		_, err := chromedp.Run(ctx, step)
+		cancel()
+		if err != nil {
+			p.Fatalf("step %d: %v", i+1, err)
+		}
+	}
+	if len(steps) == 0 {
+		if err := chromedp.Do(p.ctx); err != nil { // opens the tab
+			p.Fatal(err)
+		}
+	}
+}
+
+func call[P, R any](p *tab, cmd cdp.Command[P, R], params P) R {
+	p.Helper()
+	out, err := chromedp.Call(p.ctx, cmd, params)
+	if err != nil {
+		p.Fatalf("%s: %v", cmd.Method, err)
+	}
+	return out
+}
+
+// eval runs a function in the page and decodes what it returns.
+func eval[T any](p *tab, js string) T {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	out, err := chromedp.Run(ctx, chromedp.Evaluate[T]("("+js+")()", chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.Fatalf("evaluate %.60s…: %v", js, err)
+	}
+	return out
+}
+
+// do runs a function in the page for what it does.
+func (p *tab) do(js string) {
+	p.Helper()
+	eval[chromedp.Void](p, js)
+}
+
+// click presses the mouse on the first element that a CSS selector finds.
+func (p *tab) click(selector string) {
+	p.Helper()
+	p.run(chromedp.Click(chromedp.CSS(selector)))
+}
+
+// head presses the head of a column of the scoreboard.
+func (p *tab) head(name string) {
+	p.Helper()
+	p.run(chromedp.Click(fmt.Sprintf(`//div[contains(@class,"board")]//th[.//span[@class="hd" and text()=%q]]//button`, name)))
+}
+
+// texts is the text of what a selector finds, in order.
+func (p *tab) texts(selector string) []string {
+	p.Helper()
+	return eval[[]string](p, fmt.Sprintf(`() => [...document.querySelectorAll(%q)].map(e => e.textContent.trim())`, selector))
+}
+
+// savePage writes results as a page and returns its address.
+func savePage(t *testing.T, rs ...*result.Result) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), ReportFile)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := HTML(f, rs...); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return "file://" + path
+}
+
+// fullSample is a suite that has something to show in every section.
+func fullSample(t testing.TB, n, blocks int) *result.Result {
+	spec := defaultSample()
+	spec.engines, spec.blocks = engines[:n], blocks
+	r := sample(t, spec)
+	addCurve(t, r)
+	addSnapshots(r)
+	addRestarts(r)
+	r.Runs[0].Flags = []string{"not_steady", "phase_of_the_moon"}
+	value := 1.2e6
+	r.Thresholds = []result.Threshold{{Expr: "etcd-wal:save.p99<5ms", Backend: "etcd-wal", Value: &value, OK: true}}
+	r.PowerCuts = []result.PowerCut{{Backend: "etcd-wal", Mode: "strict", Cuts: 200, Acked: 91234}}
+	return r
+}
+
+// TestPage opens pages in a real browser.
+func TestPage(t *testing.T) {
+	ctx := browser(t)
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, context.Context)
+	}{
+		{"layout", testPageLayout}, {"without scripts", testPageWithoutScripts}, {"sorting", testPageSorting}, {"filter", testPageFilter},
+		{"baseline", testPageBaseline}, {"hash", testPageHash}, {"hover", testPageHover}, {"download", testPageDownload},
+		{"accessibility", testPageAccessibility},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, ctx) })
+	}
+}
+
+// layout is what the page says about its own geometry.
+type layout struct {
+	Overflow int      // pixels that the page is wider than the window
+	Overlaps []string // texts in drawings that touch
+	Outside  []string // texts that leave the window
+	Drawings int
+}
+
+const layoutJS = `() => {
+	const out = { Overflow: document.documentElement.scrollWidth - innerWidth, Overlaps: [], Outside: [], Drawings: 0 };
+	for (const svg of document.querySelectorAll("svg.chart:not(.sw)")) {
+		if (!svg.getClientRects().length) continue;
+		out.Drawings++;
+		const boxes = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]).filter(b => b[1].width);
+		boxes.forEach(([s, a], i) => {
+			if (a.left < -1 || a.right > innerWidth + 1) out.Outside.push(s);
+			for (const [u, b] of boxes.slice(i + 1)) {
+				const w = Math.min(a.right, b.right) - Math.max(a.left, b.left), h = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+				if (w > 1 && h > 3) out.Overlaps.push(s + " / " + u); // line boxes are taller than letters
+			}
+		});
+	}
+	return out;
+}`
+
+func (p *tab) checkLayout() {
+	p.Helper()
+	l := eval[layout](p, layoutJS)
+	if l.Overflow > 0 {
+		p.Errorf("the page is %d px wider than the window", l.Overflow)
+	}
+	if len(l.Overlaps) > 0 {
+		p.Errorf("texts overlap: %q", l.Overlaps[:min(len(l.Overlaps), 8)])
+	}
+	if len(l.Outside) > 0 {
+		p.Errorf("texts lie outside of the window: %q", l.Outside[:min(len(l.Outside), 8)])
+	}
+	if l.Drawings == 0 {
+		p.Error("no drawing can be seen")
+	}
+}
+
+func testPageLayout(t *testing.T, ctx context.Context) {
+	for _, n := range []int{1, 2, 7, 14} {
+		url := savePage(t, fullSample(t, n, 7))
+		for _, width := range []int64{360, 1280, 1920} {
+			for _, scripts := range []bool{true, false} {
+				if n != 7 && !scripts {
+					continue // the drawings are the same
+				}
+				t.Run(fmt.Sprintf("%d backends %d px scripts %v", n, width, scripts), func(t *testing.T) {
+					p := openTab(t, ctx, url, width, scripts)
+					p.checkLayout()
+					p.checkSections()
+					p.do(`() => { document.documentElement.dataset.scale = "lin" }`)
+					p.checkLayout()
+				})
+			}
+		}
+	}
+}
+
+// sections are the ids of the page's sections.
+func sections() []string {
+	out := []string{"verdict"}
+	for _, s := range sectionTitles {
+		out = append(out, s.id)
+	}
+	return append(out, "about")
+}
+
+// checkSections demands that every section is there, in order, with a heading
+// and something to read.
+func (p *tab) checkSections() {
+	p.Helper()
+	got := eval[[]struct{ ID, Heading, Text string }](p, `() => [...document.querySelectorAll("section")].map(s => ({ ID: s.id, Heading: (s.querySelector("h1,h2") || {}).textContent || "", Text: s.innerText }))`)
+	var ids []string
+	for _, s := range got {
+		ids = append(ids, s.ID)
+		if s.Heading == "" || len(s.Text) < len(s.Heading)+20 {
+			p.Errorf("section %s says only %q", s.ID, s.Text)
+		}
+	}
+	if !slices.Equal(ids, sections()) {
+		p.Errorf("sections %q, want %q", ids, sections())
+	}
+}
+
+func testPageWithoutScripts(t *testing.T, ctx context.Context) {
+	p := openTab(t, ctx, savePage(t, fullSample(t, 6, 7)), 1280, false)
+	if eval[bool](p, `() => !document.querySelector(".bar-top").hidden`) {
+		t.Error("controls that do nothing are shown")
+	}
+	download := eval[struct{ Href, Name string }](p, `() => { const a = document.querySelector("a.data"); return { Href: a.href.slice(0, 40), Name: a.download } }`)
+	if !strings.HasPrefix(download.Href, "data:application/gzip;base64,") || !strings.HasSuffix(download.Name, ".json.gz") {
+		t.Errorf("download: %+v", download)
+	}
+	tables := eval[int](p, `() => document.querySelectorAll("figure details table").length`)
+	figures := eval[int](p, `() => document.querySelectorAll("figure").length`)
+	if tables != figures || figures < 8 {
+		t.Errorf("%d figures, %d tables", figures, tables)
+	}
+}
+
+func testPageSorting(t *testing.T, ctx context.Context) {
+	p := openTab(t, ctx, savePage(t, sample(t, defaultSample())), 1280, true)
+	names := func() []string { return p.texts(".board tbody .nm") }
+	ranked := names()
+	p.head("ops/s")
+	if got := names(); got[0] != "mem" || got[1] != "raw" || got[5] != "bbolt" {
+		t.Errorf("by throughput: %q", got)
+	}
+	p.head("ops/s")
+	if got := names(); got[0] != "bbolt" || got[5] != "mem" {
+		t.Errorf("by throughput, rising: %q", got)
+	}
+	if got := p.texts(`th[aria-sort="ascending"] .hd`); len(got) != 1 || got[0] != "ops/s" {
+		t.Errorf("the sorted column says %q", got)
+	}
+	p.head("ops/s")
+	if got := names(); !slices.Equal(got, ranked) {
+		t.Errorf("a third click does not restore the ranking: %q", got)
+	}
+	p.head("× floor")
+	if got := names(); got[5] != "mem" {
+		t.Errorf("a figure that was not measured is not last: %q", got)
+	}
+}
+
+func testPageFilter(t *testing.T, ctx context.Context) {
+	p := openTab(t, ctx, savePage(t, sample(t, defaultSample())), 1280, true)
+	visible := `() => [...document.querySelectorAll('main [data-b="1"]')].filter(e => e.getClientRects().length).length`
+	before := eval[int](p, visible)
+	p.click(".pick summary")
+	p.click(`.pick input[value="1"]`)
+	if after := eval[int](p, visible); before < 10 || after != 0 {
+		t.Errorf("bbolt is drawn %d times, and %d times without it", before, after)
+	}
+	if got := p.texts("#picked"); got[0] != "5 of 6" {
+		t.Errorf("the control says %q", got)
+	}
+	p.click(`.pick input[value="1"]`)
+	if after := eval[int](p, visible); after != before {
+		t.Errorf("shown again %d times, want %d", after, before)
+	}
+	p.run(chromedp.KeyEvent(kb.Escape))
+	if eval[bool](p, `() => document.querySelector(".pick").open`) {
+		t.Error("Escape does not close the list")
+	}
+}
+
+// choose sets a select as a reader would.
+func (p *tab) choose(id, value string) {
+	p.Helper()
+	p.do(fmt.Sprintf(`() => { const e = document.querySelector(%q); e.value = %q; e.dispatchEvent(new Event("change", { bubbles: true })) }`, id, value))
+}
+
+func testPageBaseline(t *testing.T, ctx context.Context) {
+	r := sample(t, defaultSample())
+	p := openTab(t, ctx, savePage(t, r), 1280, true)
+	if got := p.texts(".board tbody .against .v"); got[0] != "baseline" {
+		t.Fatalf("against etcd-wal: %q", got)
+	}
+	p.choose("#baseline", "1") // bbolt
+	got := p.texts(".board tbody tr")
+	names, against := p.texts(".board tbody .nm"), p.texts(".board tbody .against .v")
+	s := newSite([]*result.Result{r})
+	sc := s.headline()
+	var base *row
+	for _, rw := range sc.rows {
+		if rw.label == "bbolt" {
+			base = rw
+		}
+	}
+	for i, name := range names {
+		for _, rw := range sc.rows {
+			if want := sc.against1(base, rw).Text; rw.label == name && against[i] != want {
+				t.Errorf("%s against bbolt: %q, want %q (%q)", name, against[i], want, got[i])
+			}
+		}
+	}
+	if got := p.texts(".board thead .basename"); got[0] != "bbolt" {
+		t.Errorf("the column is headed %q", got)
+	}
+	shown := p.texts("#effects figure:not([hidden]) figcaption strong")
+	if len(shown) != 3 || !strings.Contains(shown[0], "against bbolt") {
+		t.Errorf("effect sizes: %q", shown)
+	}
+	p.choose("#baseline", "-2") // mem, the only one of its class
+	if got := p.texts("#effects figure:not([hidden]) figcaption strong"); len(got) != 3 {
+		t.Errorf("effect sizes against mem: %q", got)
+	}
+}
+
+func testPageHash(t *testing.T, ctx context.Context) {
+	url := savePage(t, fullSample(t, 6, 7))
+	p := openTab(t, ctx, url, 1280, true)
+	p.choose("#theme", "dark")
+	p.choose("#scale", "lin")
+	p.choose("#baseline", "3")
+	p.click(".pick summary")
+	p.click(`.pick input[value="2"]`)
+	p.run(chromedp.KeyEvent(kb.Escape))
+	p.click(`nav a[href="#repeats"]`)
+	p.head("ops/s")
+	hash := eval[string](p, `() => location.hash`)
+	if want := "#repeats&base=3&hide=2&scale=lin&theme=dark&sort=0.2.descending"; hash != want {
+		t.Fatalf("hash %q, want %q", hash, want)
+	}
+	q := openTab(t, ctx, url+hash, 1280, true)
+	type shown struct {
+		Theme, Scale, Base, Sort, Paper string
+		Hidden                          bool
+		Top                             float64
+	}
+	js := `() => ({ Theme: document.documentElement.dataset.theme, Scale: document.querySelector("#scale").value, Base: document.querySelector("#baseline").value,
+		Sort: document.querySelector('th[aria-sort="descending"] .hd').textContent, Hidden: !document.querySelector('.board tr[data-b="2"]').getClientRects().length,
+		Paper: getComputedStyle(document.body).backgroundColor, Top: document.querySelector("#repeats").getBoundingClientRect().top })`
+	state := eval[shown](q, js)
+	if state.Theme != "dark" || state.Scale != "lin" || state.Base != "3" || state.Sort != "ops/s" || !state.Hidden || state.Paper != "rgb(20, 23, 27)" || math.Abs(state.Top) >= 400 {
+		t.Errorf("the page of %s: %+v", hash, state)
+	}
+	// What is no state of ours is ignored.
+	for _, bad := range []string{"#nowhere&base=99&hide=x.1e9&scale=cube&theme=neon&sort=9.9.descending", "#<script>&base=%00", "#%E0%A4%A"} {
+		p := openTab(t, ctx, url+bad, 1280, true)
+		if got := p.texts(".board thead .basename"); got[0] != "etcd-wal" {
+			t.Errorf("%s: baseline %q", bad, got)
+		}
+	}
+}
+
+func testPageHover(t *testing.T, ctx context.Context) {
+	p := openTab(t, ctx, savePage(t, sample(t, defaultSample())), 1280, true)
+	at := eval[struct{ X, Y float64 }](p, `async () => {
+		const l = [...document.querySelectorAll("#percentiles .wide.log g[data-n=bbolt] .l")][0];
+		l.scrollIntoView({ block: "center", behavior: "instant" });
+		await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))); // the scroll event hides the value
+		const p = l.getPointAtLength(0), m = l.getScreenCTM(), q = new DOMPoint(p.x, p.y).matrixTransform(m);
+		return { X: q.x, Y: q.y };
+	}`)
+	p.run(chromedp.MouseEvent(chromedp.MouseMoved, at.X+2, at.Y-2))
+	tip := eval[string](p, `() => { const t = document.querySelector(".tip"); return t.hidden ? "" : t.textContent }`)
+	if !strings.HasPrefix(tip, "bbolt · p50 · 6.") || !strings.HasSuffix(tip, " ms") {
+		t.Errorf("the value under the pointer: %q", tip)
+	}
+}
+
+func testPageDownload(t *testing.T, ctx context.Context) {
+	r := sample(t, defaultSample())
+	p := openTab(t, ctx, savePage(t, r), 1280, true)
+	text := eval[string](p, `async () => {
+		const a = document.querySelector("a.data");
+		const bytes = Uint8Array.from(atob(a.href.slice(a.href.indexOf(",") + 1)), c => c.charCodeAt(0));
+		return await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+	}`)
+	var got result.Result
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != r.ID || len(got.Runs) != len(r.Runs) || got.Runs[5].Save.P99 != r.Runs[5].Save.P99 {
+		t.Error("the data in the page is not the result")
+	}
+}
+
+// testPageAccessibility reads what a screen reader would, and measures contrast.
+func testPageAccessibility(t *testing.T, ctx context.Context) {
+	url := savePage(t, fullSample(t, 14, 7))
+	for _, theme := range []string{"light", "dark"} {
+		t.Run(theme, func(t *testing.T) {
+			p := openTab(t, ctx, url, 1280, true)
+			p.choose("#theme", theme)
+			p.do(`() => { for (const d of document.querySelectorAll("details:not(.pick)")) d.open = true }`)
+			p.checkContrast()
+			if theme == "light" {
+				p.checkTree()
+				p.checkHeadings()
+				p.checkFocus()
+			}
+		})
+	}
+}
+
+// checkTree demands a name of everything that a reader meets or uses.
+func (p *tab) checkTree() {
+	p.Helper()
+	nodes := call(p, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{}).Nodes
+	value := func(v *accessibility.Value) string {
+		if v == nil {
+			return ""
+		}
+		return strings.Trim(string(v.Value), `"`)
+	}
+	named := []string{"button", "link", "combobox", "checkbox", "image", "img", "region", "table", "navigation", "group", "heading", "columnheader", "rowheader", "DisclosureTriangle"}
+	count := map[string]int{}
+	for _, n := range nodes {
+		role := value(n.Role)
+		if n.Ignored {
+			continue
+		}
+		count[role]++
+		if slices.Contains(named, role) && value(n.Name) == "" && role != "group" {
+			p.Errorf("a %s has no name (node %s)", role, n.NodeID)
+		}
+	}
+	for role, want := range map[string]int{"main": 1, "navigation": 1, "contentinfo": 1} {
+		if count[role] != want {
+			p.Errorf("%d × %s, want %d", count[role], role, want)
+		}
+	}
+	if count["image"]+count["img"] < 10 || count["table"] < 10 {
+		p.Errorf("only %d drawings and %d tables are announced", count["image"]+count["img"], count["table"])
+	}
+}
+
+// checkHeadings demands one first-level heading and no level left out.
+func (p *tab) checkHeadings() {
+	p.Helper()
+	levels := eval[[]int](p, `() => [...document.querySelectorAll("h1,h2,h3,h4,h5,h6")].map(h => +h.tagName[1])`)
+	for i, l := range levels {
+		if i == 0 && l != 1 || i > 0 && (l == 1 || l > levels[i-1]+1) {
+			p.Errorf("heading %d is of level %d: %v", i, l, levels)
+		}
+	}
+	if lang := eval[string](p, `() => document.documentElement.lang`); lang != "en" {
+		p.Errorf("language %q", lang)
+	}
+}
+
+// checkFocus walks the page with Tab: the order is that of the document, every
+// stop can be seen, and none is a trap.
+func (p *tab) checkFocus() {
+	p.Helper()
+	p.do(`() => { window.last = null }`)
+	for i := range 40 {
+		p.run(chromedp.KeyEvent(kb.Tab))
+		stop := eval[struct {
+			Name                string
+			Forward, Seen, Ring bool
+		}](p, `() => {
+			const e = document.activeElement, r = e.getBoundingClientRect(), s = getComputedStyle(e);
+			const forward = !window.last || Boolean(window.last.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING);
+			window.last = e;
+			return { Name: e.tagName + "." + e.className + " " + (e.textContent || e.value || "").trim().slice(0, 30), Forward: forward && e !== document.body,
+				Seen: r.width > 0 && r.bottom > 0 && r.top < innerHeight, Ring: s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2 };
+		}`)
+		if !stop.Forward || !stop.Seen || !stop.Ring {
+			p.Errorf("stop %d of Tab: %+v", i+1, stop)
+		}
+	}
+}
+
+// contrastJS finds text with too little contrast against what is behind it (4.5,
+// or 3 for large text), and marks in drawings under 3.
+const contrastJS = `() => {
+	const rgb = s => (s.match(/[\d.]+/g) || []).map(Number);
+	const lum = c => { const f = c.slice(0, 3).map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 }); return .2126 * f[0] + .7152 * f[1] + .0722 * f[2] };
+	const ratio = (a, b) => { const x = lum(a), y = lum(b); return (Math.max(x, y) + .05) / (Math.min(x, y) + .05) };
+	const behind = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > 0)) return c } return [255, 255, 255] };
+	const bad = new Set();
+	let seen = 0;
+	const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	for (let n; n = walk.nextNode();) {
+		const e = n.parentElement;
+		if (!n.textContent.trim() || !e.getClientRects().length || e.closest("script,style,.tip,option,.skip")) continue;
+		seen++;
+		const s = getComputedStyle(e), svg = e.closest("svg"), color = rgb(svg ? s.fill : s.color);
+		const size = parseFloat(s.fontSize), large = size >= 24 || size >= 18.66 && s.fontWeight >= 700;
+		const r = ratio(color, behind(svg || e));
+		if (r < (large ? 3 : 4.5)) bad.add(e.tagName + "." + (e.getAttribute("class") || "") + " " + r.toFixed(2) + " " + n.textContent.trim().slice(0, 20));
+	}
+	for (const e of document.querySelectorAll(".chart .l, .chart .m, .chart .o, .chart .f, .bar rect")) {
+		if (!e.getClientRects().length) continue;
+		const s = getComputedStyle(e), filled = e.matches(".m, .f, rect");
+		const r = ratio(rgb(filled ? s.fill : s.stroke), behind(e.closest("div, li, td, th, label")));
+		if (r < 3) bad.add("mark " + e.parentElement.getAttribute("class") + " " + r.toFixed(2));
+	}
+	return { Seen: seen, Bad: [...bad] };
+}`
+
+func (p *tab) checkContrast() {
+	p.Helper()
+	got := eval[struct {
+		Seen int
+		Bad  []string
+	}](p, contrastJS)
+	if got.Seen < 500 {
+		p.Errorf("only %d texts were looked at", got.Seen)
+	}
+	for _, b := range got.Bad {
+		p.Errorf("contrast: %s", b)
+	}
+}
