@@ -172,3 +172,47 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOpen is a restart with 64 MiB of log in the page cache.
+func BenchmarkOpen(b *testing.B) {
+	dir, err := os.MkdirTemp(os.Getenv("RAFTBENCH_DIR"), "raw")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	opts := backends.Options{Dir: dir, Params: map[string]string{"sync": "fdatasync"}}
+	s, _, err := open(opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ents := benchEntries(64)
+	saved := int64(0)
+	for saved < 64<<20 {
+		if err := s.Save(hs(1, 1, 0), ents); err != nil {
+			b.Fatal(err)
+		}
+		for _, e := range ents {
+			*e.Index += uint64(len(ents))
+			saved += int64(len(e.Data))
+		}
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(saved)
+	b.ReportAllocs()
+	for b.Loop() {
+		s, st, err := open(opts)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if int64(len(st.Entries))*1024 != saved {
+			b.Fatalf("%d entries, want %d", len(st.Entries), saved/1024)
+		}
+		b.StopTimer()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
