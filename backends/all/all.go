@@ -7,14 +7,18 @@ import (
 	"strings"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/bbolt"
 	"github.com/raftbench/raftbench/backends/etcdwal"
 	"github.com/raftbench/raftbench/backends/mem"
+	"github.com/raftbench/raftbench/backends/pebble"
 	"github.com/raftbench/raftbench/backends/raw"
 )
 
 // Backends are the engines, then the controls.
 var Backends = []backends.Backend{
 	etcdwal.Backend,
+	bbolt.Backend,
+	pebble.Backend,
 	raw.Backend,
 	mem.Backend,
 }
