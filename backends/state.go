@@ -17,7 +17,9 @@ import (
 // snapshot's index). It raises a hard state that is older than the snapshot,
 // because SaveSnap comes before Save in the loop and a crash may fall between
 // them: what the snapshot holds is committed, and a vote in the snapshot's term
-// would have been saved before it was sent.
+// would have been saved before it was sent. For the same reason it raises the term
+// to that of the last entry: an engine that does not write entries and hard state
+// as one may find the entries of an interrupted Save alone.
 //
 // hs, snap and ents become part of the State; ents may be cut in place. A gap, a
 // falling term, or a commit index beyond the log is a *[DamageError].
@@ -54,8 +56,8 @@ func Recover(dir string, hs *raftpb.HardState, snap *raftpb.Snapshot, ents []*ra
 	if st.HardState.GetCommit() < snapIndex {
 		st.HardState.Commit = proto.Uint64(snapIndex)
 	}
-	if st.HardState.GetTerm() < snapTerm {
-		st.HardState.Term, st.HardState.Vote = proto.Uint64(snapTerm), proto.Uint64(0)
+	if st.HardState.GetTerm() < term {
+		st.HardState.Term, st.HardState.Vote = proto.Uint64(term), proto.Uint64(0)
 	}
 	if st.HardState.GetCommit() > index {
 		return damage("the hard state says that %d is committed, but the log ends at %d", st.HardState.GetCommit(), index)

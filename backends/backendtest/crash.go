@@ -354,6 +354,9 @@ func (m *crashModel) check(state backends.State) string {
 	if d := m.checkEntries(state, index, installed); d != "" {
 		return d
 	}
+	if n := len(state.Entries); n > 0 {
+		term = state.Entries[n-1].GetTerm()
+	}
 	return m.checkHardState(state.HardState, index, term)
 }
 
@@ -389,9 +392,9 @@ func (m *crashModel) checkEntries(state backends.State, snapIndex uint64, instal
 	return ""
 }
 
-// checkHardState: term and vote are those acknowledged, or in flight, raised to
-// the snapshot where it is newer; the commit index is not older than forced.
-func (m *crashModel) checkHardState(got *raftpb.HardState, snapIndex, snapTerm uint64) string {
+// checkHardState: term and vote are those acknowledged, or in flight, raised as
+// backends.Recover does; the commit index is not older than forced.
+func (m *crashModel) checkHardState(got *raftpb.HardState, snapIndex, lastTerm uint64) string {
 	candidates := []*raftpb.HardState{m.hs}
 	if op, ok := m.pending["loop"]; ok && op.kind == "save" {
 		candidates = append(candidates, op.hardState())
@@ -400,8 +403,8 @@ func (m *crashModel) checkHardState(got *raftpb.HardState, snapIndex, snapTerm u
 	for _, c := range candidates {
 		maxCommit = max(maxCommit, c.GetCommit())
 		term, vote := c.GetTerm(), c.GetVote()
-		if term < snapTerm {
-			term, vote = snapTerm, 0
+		if term < lastTerm {
+			term, vote = lastTerm, 0
 		}
 		known = known || got.GetTerm() == term && got.GetVote() == vote
 	}

@@ -213,6 +213,9 @@ func restartable(st backends.State) (err error) {
 		}
 		index, term = e.GetIndex(), e.GetTerm()
 	}
+	if term > st.HardState.GetTerm() {
+		return fmt.Errorf("the log reaches term %d, the hard state only %d", term, st.HardState.GetTerm())
+	}
 	if st.HardState.GetCommit() > index {
 		return errors.New("the commit index lies beyond the log")
 	}
