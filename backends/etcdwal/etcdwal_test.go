@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -430,17 +431,35 @@ func TestDamagedLength(t *testing.T) {
 	}
 }
 
-// TestCutSegment: a segment has its full size before it gets its name, so that
-// one that ends early was cut, wherever it ends.
+// TestCutSegment: a segment that ends early was cut, unless it ends behind a
+// record. Then it gets its size back.
 func TestCutSegment(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := mustOpen(t, dir)
 	mustDo(t, s.Save(hardState(1, 1, 0), entries(1, 1, 10, 100, false)))
 	mustDo(t, s.Close())
 	path := mustSegments(t, dir)[0].path
+	ends := recordOffsets(t, path)
+	content, err := os.ReadFile(path)
+	mustDo(t, err)
 	for size := int64(64<<10 - 1); size >= 0; size -= max(1, min(size-150, 97)) {
 		mustDo(t, os.Truncate(path, size))
-		wantDamage(t, dir, path)
+		if !slices.Contains(ends, size) {
+			wantDamage(t, dir, path)
+		}
+	}
+	for i, end := range ends {
+		mustDo(t, os.WriteFile(path, content[:end], 0o600))
+		if i < 2 { // the head
+			wantDamage(t, dir, path)
+			continue
+		}
+		s, state := mustOpen(t, dir)
+		mustDo(t, s.Save(hardState(2, 1, 0), entries(state.LastIndex()+1, 2, 1, 100, false)))
+		mustDo(t, s.Close())
+		if info, err := os.Stat(path); err != nil || info.Size() != 64<<10 {
+			t.Fatalf("cut at %d, the segment has %d bytes after Open (%v), want %d", end, info.Size(), err, 64<<10)
+		}
 	}
 }
 

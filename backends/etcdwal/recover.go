@@ -47,10 +47,8 @@ func (s *storage) recover(segmentBytes int64) (backends.State, error) {
 	if err != nil {
 		return backends.State{}, err
 	}
-	if found.tornAt >= 0 {
-		if err := repair(segments[len(segments)-1], found.tornAt); err != nil {
-			return backends.State{}, err
-		}
+	if err := found.repair(segments[len(segments)-1]); err != nil {
+		return backends.State{}, err
 	}
 	hs, ents, err := s.readAll(newest)
 	if err != nil {

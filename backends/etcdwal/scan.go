@@ -38,9 +38,14 @@ import (
 //   - a record is torn only if its own header, where it was written, agrees with
 //     the length field.
 //
+// A segment has its full size before it gets its name, so one that is shorter was
+// cut, unless it ends exactly behind a record: to clear what is behind the last
+// one, ReadAll cuts the file there and extends it again, and a crash may fall in
+// between.
+//
 // What is left undetected is damage that sets whole sectors of the last segment
-// to zero and takes no committed entry with it; that cannot be told from a
-// crash.
+// to zero, or cuts it behind a record, and takes no committed entry with it; that
+// cannot be told from a crash.
 const sectorBytes = 512
 
 // scanned is what one reading of all segments yields.
@@ -49,6 +54,8 @@ type scanned struct {
 	metadata  []byte
 	// tornAt is where the last segment ends in a torn record, -1 if it does not.
 	tornAt int64
+	// short: the last segment ends behind a record.
+	short bool
 }
 
 // scan reads every record. What is wrong is a *backends.DamageError.
@@ -132,7 +139,9 @@ func (s *scanned) end(seg segment, f *os.File, at int64, decodeErr error) error 
 		return err
 	}
 	if size := preallocated(s.metadata); info.Size() < size {
-		return &backends.DamageError{File: seg.path, Err: fmt.Errorf("the file has %d bytes; it was made with %d", info.Size(), size)}
+		if s.short = info.Size() == at; !s.short {
+			return &backends.DamageError{File: seg.path, Err: fmt.Errorf("the file has %d bytes; it was made with %d", info.Size(), size)}
+		}
 	}
 	torn, err := isTorn(f, info.Size(), at)
 	if err != nil {
@@ -216,22 +225,31 @@ func endsEarly(b []byte) bool {
 	return len(b) < 10
 }
 
-// repair removes a torn record, as wal.Repair does, but leaves the file its size
-// and makes no copy.
-func repair(seg segment, at int64) error {
-	f, err := os.OpenFile(seg.path, os.O_RDWR, 0)
+// repair gives the last segment a clean end: no torn record, as wal.Repair does,
+// but without the copy that it makes, and the full size, which wal.Repair takes
+// away for good.
+func (s *scanned) repair(last segment) error {
+	if s.tornAt < 0 && !s.short {
+		return nil
+	}
+	f, err := os.OpenFile(last.path, os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("cut a torn record: %w", err)
+		return fmt.Errorf("repair the end of the log: %w", err)
 	}
 	defer f.Close()
-	if _, err := f.Seek(at, io.SeekStart); err != nil {
-		return fmt.Errorf("cut a torn record: %w", err)
+	if s.tornAt >= 0 {
+		_, err = f.Seek(s.tornAt, io.SeekStart)
+		if err == nil {
+			err = fileutil.ZeroToEnd(f)
+		}
+	} else {
+		err = fileutil.Preallocate(f, preallocated(s.metadata), true)
 	}
-	if err := fileutil.ZeroToEnd(f); err != nil {
-		return fmt.Errorf("cut a torn record of %s: %w", seg.path, err)
+	if err == nil {
+		err = f.Sync()
 	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("cut a torn record of %s: %w", seg.path, err)
+	if err != nil {
+		return fmt.Errorf("repair the end of %s: %w", last.path, err)
 	}
 	return nil
 }
