@@ -67,7 +67,8 @@ type Generator struct {
 
 // Ids are worker (8 bits) · slot (24 bits) · generation (32 bits), so that an
 // operation is found again without a map, and a late answer to one that timed
-// out is told from its successor.
+// out is told from its successor. The generation is the number of the operation
+// among those of its worker, or of its batch where a trace is replayed.
 const (
 	workerShift = 56
 	slotShift   = 32
@@ -90,6 +91,8 @@ type worker struct {
 	slots []slot
 	free  []uint32 // open loop: slots not in flight
 	rec   *recorder
+
+	generation uint32 // of the last operation
 
 	mu    sync.Mutex
 	done  []Done
@@ -252,8 +255,11 @@ func (w *worker) id(slot uint32) uint64 {
 
 // begin makes an operation in a slot; flush sends all that were begun.
 func (w *worker) begin(s uint32, intended, sent time.Duration) {
+	if !w.g.cfg.Batches {
+		w.generation++
+	}
 	sl := &w.slots[s]
-	sl.generation++
+	sl.generation = w.generation
 	sl.inFlight, sl.intended, sl.sent = true, intended, sent
 	sl.read = w.g.cfg.ReadRatio > 0 && w.rng.Float64() < w.g.cfg.ReadRatio
 	if sl.read {

@@ -52,8 +52,9 @@ func Deciles(sizes []int) []int64 {
 //     the trace. Batches are taken in an order that visits each once before any is
 //     repeated, and after any number of them has been all over the trace about
 //     evenly: a run of seconds shows the whole of a log of days.
-//   - else the operations of one client walk over all sizes by the golden ratio
-//     (a Weyl sequence), which keeps closer to the distribution than random draws.
+//   - else the operations of a worker walk over the sorted sizes by an irrational
+//     step (a Weyl sequence), which keeps much closer to the distribution than
+//     random draws do.
 func NewTracePayloads(seed int64, t *Trace, batches bool, keys int, compressible float64) (*Payloads, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
@@ -68,6 +69,7 @@ func NewTracePayloads(seed int64, t *Trace, batches bool, keys int, compressible
 	}
 	p.trace = &traced{sizes: sizes, seed: p.seed}
 	if !batches {
+		slices.Sort(sizes)
 		return p, nil
 	}
 	starts := make([]int, 0, len(t.Batches)+1)
@@ -89,8 +91,12 @@ type traced struct {
 	stride int
 }
 
-// golden is 2^64 ÷ the golden ratio.
-const golden = 0x9E3779B97F4A7C15
+// Steps of the walk: 2^64 ÷ the golden ratio from operation to operation, and
+// 2^64 × (√2 − 1) from worker to worker.
+const (
+	golden     = 0x9E3779B97F4A7C15
+	weylWorker = 0x6A09E667F3BCC908
+)
 
 // goldenStride is the number nearest to n ÷ golden ratio that has no divisor in
 // common with n, so that its multiples visit every residue once.
@@ -113,13 +119,13 @@ func gcd(a, b int) int {
 }
 
 func (t *traced) size(id uint64) int {
-	generation, slot := id&(1<<slotShift-1), id>>slotShift
+	generation := id & (1<<slotShift - 1)
 	if t.starts == nil {
-		hi, _ := bits.Mul64(mix(slot^t.seed)+generation*golden, uint64(len(t.sizes)))
+		hi, _ := bits.Mul64(mix(t.seed)+id>>workerShift*weylWorker+generation*golden, uint64(len(t.sizes)))
 		return t.sizes[hi]
 	}
 	first, n := t.batch(generation - 1)
-	at := int(slot & slotMask)
+	at := int(id >> slotShift & slotMask)
 	if at >= n {
 		return HeaderSize // no operation of a replay has this id
 	}
@@ -164,8 +170,8 @@ func (w *worker) batched(ctx context.Context) error {
 			return nil
 		}
 		_, n := trace.batch(uint64(nth))
+		w.generation = nth + 1
 		for s := range n {
-			w.slots[s].generation = nth
 			w.begin(uint32(s), now, now)
 		}
 		if err := w.flush(ctx); err != nil {

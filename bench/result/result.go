@@ -295,15 +295,15 @@ type Cycle struct {
 }
 
 // Trace is the WAL of an etcd member that a run replayed, and how true it was to
-// it. Deciles are those of the entries' sizes in bytes, from the smallest to the
-// largest: 11 figures.
+// it. Deciles are those of the entries' sizes in bytes: 11 figures, of which the
+// first is the smallest size and the last the largest.
 type Trace struct {
 	Dir      string  `json:"dir"`
 	Entries  int64   `json:"entries"`          // in the WAL, those that are replayed
 	Batches  int64   `json:"batches"`          // runs of entries between two hard states
 	Deciles  []int64 `json:"deciles"`          // in the WAL
 	Replayed []int64 `json:"replayed"`         // of the entries that were acknowledged
-	WorstGap float64 `json:"worst_decile_gap"` // largest |replayed ÷ WAL − 1| of a decile
+	WorstGap float64 `json:"worst_decile_gap"` // largest |replayed ÷ WAL − 1| of the nine between
 }
 
 // Verified is the outcome of reading everything back.
