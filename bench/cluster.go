@@ -18,6 +18,7 @@ import (
 
 // cluster is the nodes of one run in this process.
 type cluster struct {
+	syncs    syncWatch
 	one      One
 	o        *observer
 	net      *observedNetwork
@@ -64,6 +65,7 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 		}
 		c.members = append(c.members, m)
 	}
+	c.watchSyncs()
 	if err := c.elect(ctx); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
@@ -73,7 +75,7 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 // startMember opens a node's storage and starts it.
 func (c *cluster) startMember(m *member) error {
 	start := time.Now()
-	storage, st, err := c.one.Backend.Open(backends.Options{Dir: m.dir})
+	storage, st, err := c.one.Backend.Open(backends.Options{Dir: m.dir, OnSync: c.syncs.onSync(m.id)})
 	if err != nil {
 		return fmt.Errorf("open %s of node %d in %s: %w", c.one.Backend.Label(), m.id, m.dir, err)
 	}
@@ -215,7 +217,7 @@ func (c *cluster) drain(ctx context.Context, deadline time.Duration) (behind []u
 
 // stop ends every node and closes its storage.
 func (c *cluster) stop() error {
-	var errs []error
+	errs := []error{c.syncs.stop()}
 	for _, m := range c.members {
 		if m.node != nil {
 			m.node.Stop()

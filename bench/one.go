@@ -160,6 +160,7 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 		return err
 	}
 	before := c.usage()
+	c.syncs.begin()
 	c.o.measuring.Store(true)
 	g.Measure()
 	windows, err := c.run(ctx, g, report)
@@ -168,6 +169,7 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	}
 	g.EndMeasure()
 	c.o.measuring.Store(false)
+	c.syncs.end()
 	after := c.usage()
 	report(Progress{Phase: "drain"})
 	if err := c.wait(ctx, func() bool { return g.Pending() == 0 }); err != nil {
@@ -184,6 +186,9 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	}
 	run.Flags = append(run.Flags, c.loadFlags(run)...)
 	fillCosts(run, before, after)
+	if c.one.Backend.Durability != backends.None {
+		c.syncs.fill(run)
+	}
 	c.fillSaves(run)
 	return nil
 }

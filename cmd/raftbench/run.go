@@ -34,6 +34,7 @@ type runFlags struct {
 	snapshotEntries, catchUpEntries           uint64
 	thresholds                                []string
 	keep, strict, quiet, json, inProcess      bool
+	noProbe                                   bool
 }
 
 const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
@@ -91,6 +92,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes; cores for mem)")
 	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 0, "entries between two snapshots (default 100000)")
 	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
+	fl.BoolVar(&f.noProbe, "no-probe", false, "do not watch fsync in the kernel (see docs/method.md for what the probe costs)")
 	fl.BoolVar(&f.strict, "strict", false, "exit code 4 where a flag makes the measurement invalid")
 	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
 	fl.BoolVar(&f.json, "json", false, "print result.json instead of the table")
@@ -104,7 +106,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		Dir: f.dir, Keep: f.keep, Transport: f.transport, Networks: networks(), Loop: node.LoopKind(f.loop),
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Seed: f.seed,
-		GOMAXPROCS: f.gomaxprocs, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
+		GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
 	}
 	var errs []error
 	add := func(err error) { errs = append(errs, err) }
