@@ -102,6 +102,10 @@ func parse(given map[string]string) (*pebble.Options, int64, error) {
 }
 
 func open(opts backends.Options) (backends.Storage, backends.State, error) {
+	return openOn(vfs.Default, opts)
+}
+
+func openOn(base vfs.FS, opts backends.Options) (backends.Storage, backends.State, error) {
 	o, cache, err := parse(opts.Params)
 	if err != nil {
 		return nil, backends.State{}, err
@@ -114,7 +118,7 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 		return nil, backends.State{}, errors.Join(err, release())
 	}
 	e := &engine{health: kvlog.NewHealth(), release: release}
-	e.fs = &seamFS{FS: vfs.Default, health: e.health, onSync: opts.OnSync}
+	e.fs = &seamFS{FS: base, health: e.health, onSync: opts.OnSync}
 	o.FS = e.fs
 	o.Logger = logger{e.health}
 	o.EventListener = listener(e.health)
@@ -146,4 +150,3 @@ func openError(dir string, err error) error {
 	}
 	return fmt.Errorf("open %s: %w", dir, err)
 }
-

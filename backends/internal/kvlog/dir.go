@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // SyncFiles forces to disk what the files of dir hold, and their names. Engines
@@ -37,27 +36,4 @@ func SyncPath(path string) error {
 		return fmt.Errorf("sync %s: %w", path, err)
 	}
 	return nil
-}
-
-// CloseWithin calls the Close of an engine that has failed, and which may hang on
-// a lock that the failure left taken. Then the engine keeps what it has until the
-// process ends.
-func CloseWithin(limit time.Duration, close func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if r := recover(); r != nil {
-				done <- fmt.Errorf("close after a failure: panic: %v", r)
-			}
-		}()
-		done <- close()
-	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timer.C:
-		return fmt.Errorf("the engine did not close within %s of a failure; its files stay locked until the process ends", limit)
-	}
 }
