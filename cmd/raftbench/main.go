@@ -5,8 +5,11 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/raftbench/raftbench/backends/powercut"
 )
 
 func main() {
+	powercut.MaybeChild(lookup) // where this process is the one whose power is cut
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -56,8 +56,16 @@ func (p *progress) show(e bench.Progress) {
 	if e.Left > 0 {
 		line += "  about " + e.Left.Round(time.Second).String() + " left"
 	}
+	p.line(line)
+}
+
+// line changes the live line; nothing happens where there is no terminal.
+func (p *progress) line(text string) {
+	if !p.live {
+		return
+	}
 	p.clear()
-	fmt.Fprint(p.w, clip(line, p.width-1))
+	fmt.Fprint(p.w, clip(text, p.width-1))
 	p.pending = true
 }
 

@@ -20,6 +20,8 @@ import (
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
 	"github.com/raftbench/raftbench/node"
+	"github.com/raftbench/raftbench/node/transport/grpc"
+	"github.com/raftbench/raftbench/node/transport/rafthttp"
 	"github.com/raftbench/raftbench/reports"
 )
 
@@ -304,4 +306,9 @@ func dropEmpty(out string) error {
 }
 
 // networks are the transports of this build.
-func networks() bench.Networks { return bench.DefaultNetworks() }
+func networks() bench.Networks {
+	ns := bench.DefaultNetworks()
+	ns["grpc"] = func() (node.Network, error) { return grpc.New(grpc.Options{}), nil }
+	ns["rafthttp"] = func() (node.Network, error) { return rafthttp.New(rafthttp.Options{}), nil }
+	return ns
+}
