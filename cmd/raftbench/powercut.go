@@ -111,7 +111,7 @@ func (a *app) powercut(ctx context.Context, f *powercutFlags) error {
 				return err
 			}
 			rows = append(rows, row)
-			lost = lost || row.Lost > 0 || row.Wrong > 0 || row.OpenFailed > 0
+			lost = lost || cutLost(row)
 		}
 	}
 	if err := a.printCuts(rows, f.json); err != nil {
@@ -122,6 +122,8 @@ func (a *app) powercut(ctx context.Context, f *powercutFlags) error {
 	}
 	return nil
 }
+
+func cutLost(r result.PowerCut) bool { return r.Lost > 0 || r.Wrong > 0 || r.OpenFailed > 0 }
 
 // cut makes one series of cuts.
 func (a *app) cut(ctx context.Context, b backends.Backend, mode disk.Mode, f *powercutFlags) (result.PowerCut, error) {

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/powercut"
+	"github.com/raftbench/raftbench/backends/powercut/disk"
 	"github.com/raftbench/raftbench/bench"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -36,6 +38,7 @@ type runFlags struct {
 	snapshotEntries, catchUpEntries           uint64
 	thresholds                                []string
 	keep, strict, quiet, json, inProcess      bool
+	powercut                                  int
 	noProbe                                   bool
 }
 
@@ -94,6 +97,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes; cores for mem)")
 	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 0, "entries between two snapshots (default 100000)")
 	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
+	fl.IntVar(&f.powercut, "powercut", 0, "also make so many power cuts per backend and mode after the measurement (needs root and /dev/fuse)")
 	fl.BoolVar(&f.noProbe, "no-probe", false, "do not watch fsync in the kernel (see docs/method.md for what the probe costs)")
 	fl.BoolVar(&f.strict, "strict", false, "exit code 4 where a flag makes the measurement invalid")
 	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
@@ -192,8 +196,16 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, argv []string) error {
 	if !f.inProcess {
 		spec.RunOne = runInProcess
 	}
+	if f.powercut > 0 {
+		if err := powercut.Available(); err != nil {
+			return errors.Join(fmt.Errorf("--powercut: %w", err), dropEmpty(out))
+		}
+	}
 	res, err := bench.Run(ctx, spec)
 	p.clear()
+	if err == nil {
+		res.PowerCuts, err = a.cutAll(ctx, spec.Backends, f)
+	}
 	if res == nil {
 		return errors.Join(err, dropEmpty(out))
 	}
@@ -201,6 +213,27 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, argv []string) error {
 	res.Env.Version = version()
 	res.Thresholds = stats.Evaluate(demands, res.Runs)
 	return a.publish(res, err, out, f)
+}
+
+// cutAll makes the power cuts of --powercut.
+func (a *app) cutAll(ctx context.Context, bs []backends.Backend, f *runFlags) ([]result.PowerCut, error) {
+	var rows []result.PowerCut
+	if f.powercut == 0 {
+		return rows, nil
+	}
+	for _, b := range bs {
+		if b.Durability != backends.Synced {
+			continue
+		}
+		for _, mode := range []disk.Mode{disk.Strict, disk.Ordered} {
+			row, err := a.cut(ctx, b, mode, &powercutFlags{cuts: f.powercut, first: 1, seed: f.seed, json: f.quiet})
+			if err != nil {
+				return rows, err
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
 }
 
 // publish writes and prints what was measured, and decides the exit code. runErr
@@ -217,7 +250,7 @@ func (a *app) publish(res *result.Result, runErr error, out string, f *runFlags)
 	}
 	fmt.Fprintf(a.stderr, "\nreport: %s\n", filepath.Join(out, reports.ReportFile))
 	switch {
-	case bench.Lost(res):
+	case bench.Lost(res) || slices.ContainsFunc(res.PowerCuts, cutLost):
 		return &exitError{exitLost, errors.New("an acknowledged entry was lost or wrong; see the column verified")}
 	case runErr != nil:
 		return interrupted(res, runErr)
