@@ -14,10 +14,10 @@ import (
 // failed, and confirm.
 const (
 	searchStart    = 1000 // operations a second
-	searchLowest   = 1
-	searchHighest  = 1 << 23 // beyond what one generator sends
-	searchWithin   = 1.05    // the bisection ends when failed ÷ held is not above this
-	searchConfirms = 3       // runs in a row
+	searchLowest   = 0.5
+	searchHighest  = searchStart << 13 // beyond what one generator sends
+	searchWithin   = 1.05              // the bisection ends when failed ÷ held is not above this
+	searchConfirms = 3                 // runs in a row
 	// searchTries is how often a rate may fail before it is given up: where others
 	// use the disk, a single stall would else decide the answer. A confirmation has
 	// no second try.
