@@ -1,12 +1,13 @@
 // Package probe measures the sync system calls of a process as the kernel sees
 // them: from the entry of fsync, fdatasync, msync or sync_file_range to its
-// return, in nanoseconds, each call attributed to the node whose file it was.
+// return, in nanoseconds, each call attributed to the node whose file it was. A
+// write to a file opened with O_DSYNC or O_SYNC is such a call too ("write+dsync"),
+// with the copying in its duration.
 //
 // It needs no help of an engine, and so can tell what an engine believes from what
 // happens: badger syncs with msync, which no file-system seam sees, and bbolt
-// gives its file to nobody. What it cannot see are writes that are synced by
-// themselves (O_DSYNC, RWF_DSYNC) and syncs submitted through io_uring; they are
-// no sync calls.
+// gives its file to nobody. What it cannot see are single writes with RWF_DSYNC,
+// and what is submitted through io_uring.
 //
 // # How
 //
@@ -19,7 +20,9 @@
 // which cannot change while the probe holds them open. So a file is attributed
 // when it is synced, by where it is, and not by its name or inode number looked up
 // later, when descriptor and inode may belong to another file. A call on any other
-// file is counted as such, and never guessed.
+// file is counted as such, and never guessed. So is an msync that enters at the very
+// moment in which another thread changes the address space: 4 of 5000 while three
+// threads did nothing but map and unmap 64 MiB.
 //
 // On exit it sends the call, with its duration, through a ring buffer that the
 // probe empties fifty times a second. The buffer does not wake anybody, so that
@@ -53,7 +56,7 @@ type Options struct {
 // A call belongs to the time in which it began; one that has not returned yet is
 // in no report.
 type Report struct {
-	// Calls counts by system call name, and Other those on files of no node.
+	// Calls counts by system call name ("write+dsync" for all kinds of write), and Other those on files of no node.
 	Calls, Other map[string]int64
 	// Nodes has a histogram of nanoseconds for each node, and All their sum.
 	Nodes map[int]*hdrhistogram.Histogram

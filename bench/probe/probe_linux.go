@@ -325,7 +325,7 @@ func (p *Probe) count(sample []byte) {
 		return
 	}
 	t := p.seen
-	name := calls[native.Uint32(sample[evCall:])]
+	name := callName(native.Uint32(sample[evCall:]))
 	if int32(native.Uint32(sample[evReturn:])) < 0 {
 		t.failed++
 	}

@@ -11,12 +11,29 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// calls are the system calls that are observed.
-var calls = map[uint32]string{
-	syscall.SYS_FSYNC:           "fsync",
-	syscall.SYS_FDATASYNC:       "fdatasync",
-	syscall.SYS_MSYNC:           "msync",
-	syscall.SYS_SYNC_FILE_RANGE: "sync_file_range",
+// syncs and writes are the system calls that are observed; writes only to files
+// that were opened with O_DSYNC or O_SYNC, which contains it.
+var (
+	syncs = map[uint32]string{
+		syscall.SYS_FSYNC:           "fsync",
+		syscall.SYS_FDATASYNC:       "fdatasync",
+		syscall.SYS_MSYNC:           "msync",
+		syscall.SYS_SYNC_FILE_RANGE: "sync_file_range",
+	}
+	writes = map[uint32]string{
+		syscall.SYS_WRITE:    "write+dsync",
+		syscall.SYS_PWRITE64: "write+dsync",
+		syscall.SYS_WRITEV:   "write+dsync",
+		syscall.SYS_PWRITEV:  "write+dsync",
+	}
+)
+
+// callName is what a report calls a system call.
+func callName(nr uint32) string {
+	if name, ok := syncs[nr]; ok {
+		return name
+	}
+	return writes[nr]
 }
 
 // An event is one call. These are the offsets of its parts, in the machine's byte
@@ -44,7 +61,7 @@ const (
 // offsets of the members that the programs follow, of the running kernel.
 type offsets struct {
 	taskFiles, filesTable, tableMax, tableFiles int32
-	fileDentry, vmaFile                         int32
+	fileDentry, fileFlags, vmaFile              int32
 	dentryParent, dentryInode, dentryName       int32
 }
 
@@ -64,6 +81,7 @@ func kernelOffsets() (offsets, error) {
 		{&o.tableMax, "fdtable", []string{"max_fds"}},
 		{&o.tableFiles, "fdtable", []string{"fd"}},
 		{&o.fileDentry, "file", []string{"f_path", "dentry"}},
+		{&o.fileFlags, "file", []string{"f_flags"}},
 		{&o.vmaFile, "vm_area_struct", []string{"vm_file"}},
 		{&o.dentryParent, "dentry", []string{"d_parent"}},
 		{&o.dentryInode, "dentry", []string{"d_inode"}},
@@ -184,7 +202,10 @@ func enterProgram(m kernelMaps, o offsets, tgid uint32) *ebpf.ProgramSpec {
 		btf.WithFuncMetadata(asm.Mov.Reg(asm.R6, asm.R1), function("sync_enter")),
 		asm.LoadMem(asm.R7, asm.R6, 8, asm.DWord), // the call's number
 	}
-	for nr := range calls {
+	for nr := range syncs {
+		code = append(code, asm.JEq.Imm(asm.R7, int32(nr), "observed"))
+	}
+	for nr := range writes {
 		code = append(code, asm.JEq.Imm(asm.R7, int32(nr), "observed"))
 	}
 	code = append(code,
@@ -204,6 +225,7 @@ func enterProgram(m kernelMaps, o offsets, tgid uint32) *ebpf.ProgramSpec {
 		asm.Mov.Reg32(asm.R7, asm.R9), // descriptors are ints: the upper half is noise
 	)
 	code = append(code, fileOfFD(o)...)
+	code = append(code, ignoreCachedWrites(o)...)
 	code = append(code,
 		asm.Ja.Label("have_file"),
 		asm.FnGetCurrentTaskBtf.Call().WithSymbol("msync"),
@@ -244,6 +266,21 @@ func enterProgram(m kernelMaps, o offsets, tgid uint32) *ebpf.ProgramSpec {
 		Name: "sync_enter", Type: ebpf.RawTracepoint, License: license,
 		Instructions: append(code, mappedFile(o)...),
 	}
+}
+
+// ignoreCachedWrites jumps to "out" where the event is a write to a file, in R6,
+// that does not sync by itself.
+func ignoreCachedWrites(o offsets) asm.Instructions {
+	code := asm.Instructions{asm.LoadMem(asm.R1, asm.RFP, stEvent+evCall, asm.Word)}
+	for nr := range syncs {
+		code = append(code, asm.JEq.Imm(asm.R1, int32(nr), "have_file"))
+	}
+	code = append(code, readKernel(stPointer, 4, asm.R6, o.fileFlags)...)
+	return append(code,
+		asm.LoadMem(asm.R1, asm.RFP, stPointer, asm.Word),
+		asm.And.Imm(asm.R1, syscall.O_DSYNC),
+		asm.JEq.Imm(asm.R1, 0, "out"),
+	)
 }
 
 // emptyEvent clears the stack slots, and sets what is known at entry: call R7,
