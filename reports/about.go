@@ -166,7 +166,7 @@ func environment(e result.Env) []field {
 	var out []field
 	add := func(name, value string) {
 		if value = clean(value); value != "" {
-			out = append(out, field{name, value})
+			out = append(out, field{clean(name), value})
 		}
 	}
 	size := func(n int64) string {
@@ -182,7 +182,7 @@ func environment(e result.Env) []field {
 	if e.Cores > 0 {
 		cpu += ", " + plural(e.Cores, "core")
 	}
-	if e.CPUQuota > 0 {
+	if e.CPUQuota > 0 && quantity.Usable(e.CPUQuota) {
 		cpu += fmt.Sprintf(", limited to %s", quantity.Significant(e.CPUQuota))
 	}
 	add("CPU", strings.TrimPrefix(cpu, ", "))

@@ -270,7 +270,7 @@ func (sc *scenario) against1(base, rw *row) contrastText {
 
 // contrastRatio is the ratio with its interval: "0.73× (0.72–0.74)".
 func contrastRatio(c result.Comparison) string {
-	text := quantity.Significant(c.Ratio) + "×"
+	text := quantity.Format(c.Ratio, quantity.Ratio)
 	if c.Hi > 0 {
 		text += fmt.Sprintf(" (%s–%s)", quantity.Significant(c.Lo), quantity.Significant(c.Hi))
 	}

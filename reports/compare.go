@@ -100,7 +100,7 @@ func compareCells(c result.Comparison) []string {
 		interval = quantity.Significant(c.Lo) + " to " + quantity.Significant(c.Hi)
 		p = pText(bestP(c))
 	}
-	return []string{format(c.BaselineMedian), format(c.BackendMedian), quantity.Significant(c.Ratio) + "×", interval,
+	return []string{format(c.BaselineMedian), format(c.BackendMedian), quantity.Format(c.Ratio, quantity.Ratio), interval,
 		fmt.Sprint(c.N), p, clean(c.Verdict)}
 }
 

@@ -155,11 +155,16 @@ func (a Axis) place(values []float64, from, to float64, n int) scaled {
 	return s
 }
 
+// absurd is what no measured figure reaches: three hundred years in nanoseconds.
+// Larger values, and on a log axis values smaller than its inverse, are not
+// drawn.
+const absurd = 1e19
+
 // domain is the range of the usable values, with some room on a log axis.
 func (a Axis) domain(values []float64) (lo, hi float64) {
 	lo, hi = math.Inf(1), math.Inf(-1)
 	for _, v := range values {
-		if math.IsNaN(v) || math.IsInf(v, 0) || a.Log && v <= 0 {
+		if math.IsNaN(v) || math.Abs(v) > absurd || a.Log && v < 1/absurd {
 			continue
 		}
 		lo, hi = min(lo, v), max(hi, v)
@@ -188,9 +193,14 @@ func (a Axis) domain(values []float64) (lo, hi float64) {
 // half of a small plot empty.)
 func linearTicks(lo, hi float64, n int) []float64 {
 	step := niceStep(lo, hi, n)
+	first := math.Ceil(lo/step - 1e-9)
 	var out []float64
-	for k := math.Ceil(lo/step - 1e-9); k*step <= hi+step*1e-9; k++ {
-		out = append(out, k*step+0) // −0 becomes 0
+	for i := range max(n, 1) { // bounded: far from 0 a step may be too small to add
+		v := (first+float64(i))*step + 0 // −0 becomes 0
+		if !(v <= hi+step*1e-9) || math.IsInf(v, 0) {
+			break
+		}
+		out = append(out, v)
 	}
 	return out
 }
@@ -278,7 +288,7 @@ func quantileTicks(l scale.Log) []float64 {
 
 // at is the pixel of v; ok is false for what the axis cannot show.
 func (s scaled) at(v float64) (px float64, ok bool) {
-	if math.IsNaN(v) || math.IsInf(v, 0) || s.Log && v <= 0 {
+	if math.IsNaN(v) || math.Abs(v) > absurd || s.Log && v < 1/absurd {
 		return 0, false
 	}
 	return s.from + s.q.Map(v)*(s.to-s.from), true

@@ -101,7 +101,10 @@ func FormatCount(v float64) string {
 // Significant renders v with three significant digits and thousands separated,
 // without an exponent from 0.001 up to 10^15.
 func Significant(v float64) string {
-	if v == 0 {
+	switch {
+	case !Usable(v):
+		return Absent
+	case v == 0:
 		return "0"
 	}
 	if v >= 1e15 || v < 0.0005 {
