@@ -1,6 +1,7 @@
 package kvlog
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -62,13 +63,14 @@ func (h *Health) Run(f func() error) error {
 	}
 }
 
+// ErrNotClosed is the error of a Close that hangs.
+var ErrNotClosed = errors.New("it does not close after a failure; its files stay locked until the process ends")
+
 // CloseWithin calls the Close of an engine that has failed and may hang, and
-// gives up after limit.
+// gives up after limit with [ErrNotClosed].
 func CloseWithin(limit time.Duration, close func() error) error {
 	h := NewHealth()
-	timer := time.AfterFunc(limit, func() {
-		h.Fail(fmt.Errorf("it did not close within %s of a failure; its files stay locked until the process ends", limit))
-	})
+	timer := time.AfterFunc(limit, func() { h.Fail(ErrNotClosed) })
 	defer timer.Stop()
 	return h.Run(close)
 }
