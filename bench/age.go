@@ -42,7 +42,7 @@ func (o One) ageSteady() time.Duration { return o.Duration / ageShare }
 func (c *cluster) age(ctx context.Context, run *result.Run, report func(Progress)) error {
 	sum := ageSum{response: load.NewHistogram(), save: load.NewHistogram()}
 	before := c.usage()
-	for n := 1; n <= ageCycles; n++ {
+	for n := 1; n <= c.one.Cycles; n++ {
 		cycle, err := c.cycle(ctx, n, &sum, report)
 		if err != nil {
 			return fmt.Errorf("cycle %d: %w", n, err)
@@ -136,7 +136,7 @@ const (
 
 // burst makes the log grow, unmeasured, by so many entries as fit its size.
 func (c *cluster) burst(ctx context.Context, firstWorker int) error {
-	entries := min(max(int64(ageBurstBytes/c.payloads.Mean()), ageBurstFewest), ageBurstMost)
+	entries := min(max(c.one.BurstBytes/int64(c.payloads.Mean()), ageBurstFewest), ageBurstMost)
 	goal := c.o.applied.Load() + entries
 	return c.phase(ctx, Closed(ageBurstClients), firstWorker, nil, func(*load.Generator) error {
 		return c.wait(ctx, func() bool { return c.o.applied.Load() >= goal })

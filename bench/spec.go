@@ -36,6 +36,9 @@ type Spec struct {
 	Compressible float64  // share of each value that compresses away; default 0
 	StateSizes   []int64  // bytes of state (snapshot), or of log (restart); default 64 MiB
 
+	Cycles     int   // of the age workload; default 20, of which 6 at either end are compared
+	BurstBytes int64 // that each adds to the log before it is measured; default 32 MiB
+
 	Warmup   time.Duration // default 1 s; NoWarmup leaves it out
 	NoWarmup bool
 	Duration time.Duration // default 5 s
@@ -332,6 +335,10 @@ func (s *Spec) defaults() {
 	def(&s.Batch, 512)
 	def(&s.ValueSize, 1024)
 	def(&s.Repeats, 3)
+	def(&s.Cycles, ageCycles)
+	if s.BurstBytes == 0 {
+		s.BurstBytes = ageBurstBytes
+	}
 	if s.Seed == 0 {
 		s.Seed = 1
 	}

@@ -230,7 +230,7 @@ func (o One) estimate() time.Duration {
 	case WorkloadSnapshot:
 		return overheadEach + installRepeats*time.Duration(o.Nodes)*size
 	case WorkloadAge:
-		return overheadEach + o.Warmup + ageCycles*(o.ageSteady()+overheadEach/3)
+		return overheadEach + time.Duration(o.Cycles)*(o.ageSteady()+overheadEach/3)
 	}
 	return overheadEach + o.Warmup + o.Duration
 }

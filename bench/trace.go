@@ -2,7 +2,6 @@ package bench
 
 import (
 	"errors"
-	"fmt"
 	"math"
 
 	"github.com/raftbench/raftbench/bench/load"
@@ -92,6 +91,8 @@ func (s *Spec) checkWorkload(check func(ok bool, format string, args ...any)) {
 	}
 	if s.Workload.Kind == WorkloadAge {
 		check(s.Load.Kind == LoadClosed || s.Load.Kind == LoadOpen || s.Load.Kind == LoadPoisson,
-			fmt.Sprintf("workload age needs a closed, open or poisson load, not %s", s.Load))
+			"workload age needs a closed, open or poisson load, not %s", s.Load)
+		check(s.Cycles >= 1 && s.Cycles <= maxRepeats, "cycles %d: want 1 to %d", s.Cycles, maxRepeats)
+		check(s.BurstBytes >= 0 && s.BurstBytes <= maxStateBytes, "burst of %d B: want 0 to 8 GiB", s.BurstBytes)
 	}
 }
