@@ -121,6 +121,28 @@ func TestPromises(t *testing.T) {
 			[]string{"old= ", "old=0 ", "old=~ ", "old=N "}, []string{"old=N "},
 		},
 		{
+			"rename over the old one without fsync",
+			[]step{create("new"), write("new", 0, 'N'), rename("new", "old")},
+			[]string{"old=O ", "new= old=O ", "new=0 old=O ", "new=~ old=O ", "new=N old=O ", "old= ", "old=0 ", "old=~ ", "old=N "},
+			[]string{"old=O ", "new= old=O ", "new=N old=O ", "old=N "},
+		},
+		{
+			// Blocks written after a truncation belong to the new extent: they are
+			// not there without the truncation.
+			"truncate and write again",
+			[]step{write("old", disk.PageSize, 'O'), fsync("old"), truncate("old", 0), write("old", 0, 'N')},
+			[]string{"old=OO ", "old= ", "old=0 ", "old=~ ", "old=N "},
+			[]string{"old=OO ", "old= ", "old=N "},
+		},
+		{
+			"rename twice", []step{rename("old", "x"), rename("x", "y")},
+			[]string{"old=O ", "x=O ", "y=O "}, []string{"old=O ", "x=O ", "y=O "},
+		},
+		{
+			"create, fdatasync", []step{create("new"), fdatasync("new")},
+			[]string{"old=O ", "new= old=O "}, []string{"new= old=O "},
+		},
+		{
 			"unlink", []step{unlink("old")},
 			[]string{"", "old=O "}, []string{"", "old=O "},
 		},
@@ -139,6 +161,13 @@ func TestPromises(t *testing.T) {
 			"unlink in the wake of another file's fdatasync",
 			[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", 0, 'N'), fdatasync("new")},
 			[]string{"new=N ", "new=N old=O "}, []string{"new=N ", "new=N old=O "},
+		},
+		{
+			// An append changes the size, which fdatasync commits, and with it the
+			// journal.
+			"unlink in the wake of another file's append and fdatasync",
+			[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", disk.PageSize, 'N'), fdatasync("new")},
+			[]string{"new=AN ", "new=AN old=O "}, []string{"new=AN "},
 		},
 	}
 	for _, c := range cases {
@@ -165,6 +194,45 @@ func TestPromises(t *testing.T) {
 					t.Errorf("a seed leads to %q, which is not allowed", s)
 				}
 			})
+		}
+	}
+}
+
+// TestAppendWithinAPage: a new size is metadata although no block is, so that
+// fdatasync commits the journal.
+func TestAppendWithinAPage(t *testing.T) {
+	d := newDisk(t, disk.Ordered)
+	n, _ := d.Create(d.Root(), "f", 0o644)
+	d.Write(n, 0, []byte("A"))
+	d.SyncAll()
+	if _, errno := d.Create(d.Root(), "g", 0o644); errno != 0 {
+		t.Fatal(errno)
+	}
+	d.Write(n, 1, []byte("B"))
+	d.Fsync(n, true)
+	after := d.Lose()
+	if _, errno := after.Lookup(after.Root(), "g"); errno != 0 {
+		t.Errorf("the name created before is lost: %v", errno)
+	}
+}
+
+// TestSectorsKeepTheirOrder: a page cache writes whole sectors back, so the
+// second write to one never survives without the first.
+func TestSectorsKeepTheirOrder(t *testing.T) {
+	for _, mode := range []disk.Mode{disk.Strict, disk.Ordered} {
+		d := newDisk(t, mode)
+		n, _ := d.Create(d.Root(), "f", 0o644)
+		d.Write(n, 0, page('O'))
+		d.SyncAll()
+		d.Write(n, 0, bytes.Repeat([]byte("A"), 100))
+		d.Write(n, 100, bytes.Repeat([]byte("B"), 100))
+		seen := map[string]bool{}
+		for seed := range int64(300) {
+			c := find(t, d.Cut(seed), "f").Content()
+			seen[string([]byte{c[0], c[100]})] = true
+		}
+		if !seen["OO"] || !seen["AO"] || !seen["AB"] || len(seen) != 3 {
+			t.Errorf("%s: found %v, want OO, AO and AB", mode, seen)
 		}
 	}
 }
@@ -276,6 +344,12 @@ func TestCapacity(t *testing.T) {
 	}
 	if _, errno := d.Write(n, 4*disk.PageSize, []byte("x")); errno != 0 {
 		t.Errorf("after the truncation: %v", errno)
+	}
+	other, _ := d.Create(d.Root(), "other", 0o644)
+	d.Write(other, 0, page('A'))
+	d.Rename(d.Root(), "other", d.Root(), "f", 0)
+	if d.Used() != disk.PageSize {
+		t.Errorf("%d bytes in use after a rename over the file", d.Used())
 	}
 	// The count is the same when it is made anew.
 	d.SyncAll()
