@@ -104,7 +104,7 @@ func (o outcome) share(n int) float64 { return float64(n) / float64(o.tables) }
 // verdict, and intervals cover 1 in at least 95 % of cases, under every noise.
 func TestNothingIsFound(t *testing.T) {
 	for _, others := range []int{1, 5, 40} {
-		tables := max(50, 800/others)
+		tables := max(30, 400/others)
 		if *full {
 			tables = max(1000, 4000/others)
 		}
@@ -128,7 +128,7 @@ func TestNothingIsFound(t *testing.T) {
 // not, alone and in a table of 40.
 func TestTenPercentIsFound(t *testing.T) {
 	for _, others := range []int{1, 5, 40} {
-		tables := max(50, 800/others)
+		tables := max(30, 400/others)
 		if *full {
 			tables = max(1000, 4000/others)
 		}
