@@ -139,7 +139,7 @@ func number(v float64) string {
 func loadText(l result.Load) string {
 	switch {
 	case l.Point != "" && l.Share > 0:
-		return fmt.Sprintf("%g%%", 100*l.Share)
+		return fmt.Sprintf("%.4g%%", 100*l.Share)
 	case l.Point != "":
 		return l.Point
 	case l.Kind == "closed":

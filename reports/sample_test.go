@@ -293,7 +293,7 @@ func addSizes(r *result.Result, workload string, fill func(run *result.Run, size
 		for _, base := range block1 {
 			for _, size := range []int64{16 << 20, 64 << 20, 256 << 20} {
 				run := result.Run{ID: fmt.Sprintf("%03d-%s-%s-%d", b, labelOf(base.Backend, base.Params), workload, size), Block: b, Order: len(r.Runs) + 1, Backend: base.Backend,
-					Params: base.Params, Durability: base.Durability, Transport: base.Transport, Loop: base.Loop, Nodes: 3, Workload: workload,
+					Params: base.Params, Durability: base.Durability, Transport: base.Transport, Loop: base.Loop, Nodes: 3, GOMAXPROCS: base.GOMAXPROCS, Batch: base.Batch, Workload: workload,
 					Load: result.Load{Kind: "closed", Clients: 8}, ValueBytes: 1024, StateBytes: size, Verified: &result.Verified{OK: true, Acked: size / 1024}}
 				fill(&run, size, spread(rng, float64(size)/200*(1+1e3/base.Throughput*20), 0.06))
 				r.Runs = append(r.Runs, run)

@@ -52,6 +52,14 @@ func (t *tableWriter) line(s string) {
 func (t *tableWriter) wrap(text, indent string) {
 	line, width := "", max(t.Width, 20)
 	for _, word := range strings.Fields(text) {
+		for utf8.RuneCountInString(word) > width-len(indent) { // longer than a line
+			if line != "" && line != indent {
+				t.line(line)
+			}
+			cut := []rune(word)
+			t.line(indent + string(cut[:width-len(indent)]))
+			line, word = indent, string(cut[width-len(indent):])
+		}
 		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			t.line(line)
 			line = indent + word

@@ -276,37 +276,33 @@ func (c *canvas) band(s *Series, x, y scaled) {
 }
 
 // heat draws the cells, one path per colour class; classes are equal steps of
-// the logarithm of the count.
+// the logarithm of the count. Neighbours of one class are one rectangle.
 func (c *canvas) heat(h *Heat, x, y scaled) {
 	most := 0.0
 	for _, column := range h.Cells {
 		for _, n := range column {
-			if !math.IsInf(n, 0) {
+			if n < absurd {
 				most = math.Max(most, n)
 			}
 		}
 	}
 	paths := make([]strings.Builder, heatClasses)
-	for i, column := range h.Cells {
-		if i >= len(h.X) {
-			break
+	columns := min(len(h.X), len(h.Cells))
+	for j := range max(len(h.Y)-1, 0) {
+		lo, lok := y.at(h.Y[j])
+		hi, hok := y.at(h.Y[j+1])
+		if !lok || !hok {
+			continue
 		}
-		x0, ok0 := x.at(h.X[i] - h.Width)
-		x1, ok1 := x.at(h.X[i])
-		for j, n := range column {
-			if !(n > 0) || math.IsInf(n, 0) || j+1 >= len(h.Y) || !ok0 || !ok1 {
-				continue
+		for i := 0; i < columns; {
+			class, from := h.class(i, j, most), i
+			for i++; i < columns && h.class(i, j, most) == class; i++ {
 			}
-			lo, lok := y.at(h.Y[j])
-			hi, hok := y.at(h.Y[j+1])
-			if !lok || !hok {
-				continue
+			x0, ok0 := x.at(h.X[from] - h.Width)
+			x1, ok1 := x.at(h.X[i-1])
+			if class >= 0 && ok0 && ok1 {
+				paths[class].WriteString("M" + num(x0) + " " + num(hi) + "H" + num(x1) + "V" + num(lo) + "H" + num(x0) + "z")
 			}
-			class := 0
-			if most > 1 {
-				class = min(int(math.Log(n)/math.Log(most)*heatClasses), heatClasses-1)
-			}
-			paths[max(class, 0)].WriteString("M" + num(x0) + " " + num(hi) + "H" + num(x1) + "V" + num(lo) + "H" + num(x0) + "z")
 		}
 	}
 	for k := range paths {
@@ -314,4 +310,19 @@ func (c *canvas) heat(h *Heat, x, y scaled) {
 			c.raw(`<path class="h` + num(float64(k)) + `" d="` + paths[k].String() + `"/>`)
 		}
 	}
+}
+
+// class is the colour of a cell; -1 for an empty one.
+func (h *Heat) class(i, j int, most float64) int {
+	if j >= len(h.Cells[i]) {
+		return -1
+	}
+	n := h.Cells[i][j]
+	switch {
+	case !(n > 0) || n >= absurd:
+		return -1
+	case most <= 1 || n < 1:
+		return 0
+	}
+	return min(int(math.Log(n)/math.Log(most)*heatClasses), heatClasses-1)
 }
