@@ -23,7 +23,8 @@ type disk interface {
 	list() ([]string, error)
 	// open opens a file for reading and writing; it is created if missing.
 	open(name string) (file, error)
-	read(name string) ([]byte, error)
+	// read returns the first max bytes of a file, or all if it has less.
+	read(name string, max int64) ([]byte, error)
 	rename(from, to string) error
 	remove(name string) error
 	// syncNames makes every open, rename and remove so far durable.
@@ -84,7 +85,22 @@ func (d *osDisk) open(name string) (file, error) {
 	return o, nil
 }
 
-func (d *osDisk) read(name string) ([]byte, error) { return os.ReadFile(d.path(name)) }
+func (d *osDisk) read(name string, max int64) ([]byte, error) {
+	f, err := os.Open(d.path(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, min(max, fi.Size()))
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
 
 func (d *osDisk) rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }
 

@@ -38,6 +38,9 @@
 //     unchanged, so whichever version of the sector survives, they do. (A disk
 //     that leaves a sector unreadable when power fails within its write breaks
 //     this, and the promise of disks to write a sector whole or not at all.)
+//   - A segment begins with two records in one write, the begin record and that
+//     of the Save. They start in the same sector, so the second one is not there
+//     without the first.
 //   - A valid record proves that everything before it was durable when it was
 //     written. A place without a valid record is therefore damage, not a torn
 //     write, where a valid record of the same segment, or a begun segment,
@@ -293,9 +296,8 @@ func (s *storage) write(r *record, sync bool) error {
 // writeFirst begins the next segment with r. A record that is larger than a
 // segment makes its segment grow.
 func (s *storage) writeFirst(r *record, size int64) error {
-	seg := s.first
-	if seg == nil {
-		var err error
+	seg, err := s.first, error(nil)
+	if s.first = nil; seg == nil {
 		if seg, err = s.prep.next(); err != nil {
 			return err
 		}
@@ -306,20 +308,19 @@ func (s *storage) writeFirst(r *record, size int64) error {
 	if err := s.flush(seg.file, headerSize, true); err != nil {
 		return errors.Join(err, seg.file.close())
 	}
-	s.first = nil
+	var old file
 	if len(s.segs) > 0 {
-		// What is not synced in it is superseded by r.
-		old := s.current()
-		if err := old.file.close(); err != nil {
-			return err
-		}
-		old.file = nil
+		old, s.current().file = s.current().file, nil
 	}
 	s.end, s.pending = headerSize+recordSize+size, false
 	seg.grown = s.end > s.cfg.segment
 	s.segs = append(s.segs, seg)
 	s.begun++
-	return nil
+	if old == nil {
+		return nil
+	}
+	// What is not synced in it is superseded by r.
+	return old.close()
 }
 
 const (

@@ -367,7 +367,7 @@ func TestOnSync(t *testing.T) {
 		must(t, d.syncNames())
 		check("syncNames", 3)
 		must(t, f.close())
-		if b, err := d.read("file"); err != nil || string(b) != "abcabc" {
+		if b, err := d.read("file", 100); err != nil || string(b) != "abcabc" {
 			t.Errorf("sync=%s: the file holds %q, %v", mode, b, err)
 		}
 	}

@@ -3,6 +3,7 @@ package raw
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -110,7 +111,7 @@ func (r *recovered) checkNothingBegun(d disk, numbers []uint32) error {
 func (r *recovered) readSegments(d disk, numbers []uint32) error {
 	var prev []byte // the segment before, whose end the next one knows
 	for i, n := range numbers {
-		b, err := d.read(segmentName(n))
+		b, err := d.read(segmentName(n), math.MaxInt64)
 		if err != nil {
 			return err
 		}
@@ -171,16 +172,12 @@ func readBegin(d disk, b []byte, n uint32, last bool) (prevEnd int64, begun bool
 // checkNotBegun is called where numbers[0] was not begun: then those after it
 // were not, either.
 func checkNotBegun(d disk, numbers []uint32) error {
-	for i, n := range numbers[1:] {
-		b, err := d.read(segmentName(n))
+	for _, n := range numbers[1:] {
+		b, err := d.read(segmentName(n), headerSize+recordSize)
 		if err != nil {
 			return err
 		}
-		_, begun, err := readBegin(d, b, n, i == len(numbers)-2)
-		if err != nil {
-			return err
-		}
-		if begun {
+		if _, begun := findRecord(b, n, headerSize); begun {
 			return damaged(d, numbers[0], "it does not begin as it should, but segment %d was begun after it", n)
 		}
 	}
