@@ -113,7 +113,7 @@ func faultRow(ctx context.Context, s *stage, cfg FaultConfig, c faultCase) (resu
 		row.Outcomes[string(outcome)]++
 		row.OK = row.OK && outcome.OK()
 		if bad := slices.Index(outcomesByBadness, outcome); bad < worst {
-			worst, row.Outcome, row.Detail = bad, string(outcome), strings.ReplaceAll(detail, s.dir+"/"+nodeDir+"/", "")
+			worst, row.Outcome, row.Detail = bad, string(outcome), clip(strings.ReplaceAll(detail, s.dir+"/"+nodeDir, ""))
 		}
 	}
 	return row, nil

@@ -54,7 +54,8 @@ type torture struct {
 	model *model
 	// acked entries since the last check.
 	acked int64
-	past  *life // the last life that was cut, for the trace
+	// past are the last life that Open survived, and those after it, for the trace.
+	past []*life
 }
 
 func (t *torture) run(ctx context.Context) error {
@@ -173,7 +174,10 @@ func (t *torture) trigger(cut int) fusefs.Trigger {
 func (t *torture) judge(l *life, cut int) (failed bool) {
 	problems := l.problems()
 	if len(problems) == 0 {
-		t.past = l
+		if l.opened {
+			t.past = nil
+		}
+		t.past = append(t.past, l)
 		return false
 	}
 	bad := cut
@@ -192,7 +196,7 @@ func (t *torture) judge(l *life, cut int) (failed bool) {
 	}
 	if t.row.FirstBad == 0 {
 		t.row.FirstBad = bad
-		t.row.Detail = fmt.Sprintf("cut %d: %s", bad, strings.Join(problems, "; "))
+		t.row.Detail = fmt.Sprintf("cut %d: %s", bad, clip(strings.Join(problems, "; ")))
 		t.row.Replay = t.replay(t.First, bad-t.First+1)
 		if err := t.keep(l, bad); err != nil {
 			t.row.Detail += "; " + err.Error()
@@ -203,6 +207,17 @@ func (t *torture) judge(l *life, cut int) (failed bool) {
 	}
 	t.fresh()
 	return true
+}
+
+// maxDetail bounds what a row says, in bytes: some engines print what they were
+// given.
+const maxDetail = 600
+
+func clip(s string) string {
+	if len(s) > maxDetail {
+		s = s[:maxDetail] + "…"
+	}
+	return s
 }
 
 // keep stores the disk that an engine failed on.
@@ -220,8 +235,8 @@ func (t *torture) keep(l *life, bad int) error {
 
 func (t *torture) trace(l *life, bad int, problems []string) {
 	fmt.Fprintf(t.Trace, "%s, mode %s, seed %d: cut %d\n", backends.FormatName(t.Backend.Name, t.Params), t.Mode, t.Seed, bad)
-	if p := t.past; p != nil {
-		fmt.Fprintf(t.Trace, "\nThe life before the cut (%v); calls of the storage, the last ones:\n", p.trigger)
+	for _, p := range t.past {
+		fmt.Fprintf(t.Trace, "\nA life that was cut (%v); calls of the storage, the last ones:\n", p.trigger)
 		p.writeCalls(t.Trace)
 		fmt.Fprintf(t.Trace, "Operations on the disk, the last ones:\n")
 		p.fs.Trace(t.Trace)
