@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/raftbench/raftbench/backends"
@@ -20,8 +19,6 @@ import (
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/node"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // quick is a suite of a second.
 func quick(t *testing.T, bs ...backends.Backend) Spec {
