@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/badger"
 	"github.com/raftbench/raftbench/backends/bbolt"
 	"github.com/raftbench/raftbench/backends/etcdwal"
+	"github.com/raftbench/raftbench/backends/hashicorpwal"
 	"github.com/raftbench/raftbench/backends/mem"
 	"github.com/raftbench/raftbench/backends/pebble"
 	"github.com/raftbench/raftbench/backends/raw"
@@ -18,7 +20,9 @@ import (
 var Backends = []backends.Backend{
 	etcdwal.Backend,
 	bbolt.Backend,
+	badger.Backend,
 	pebble.Backend,
+	hashicorpwal.Backend,
 	raw.Backend,
 	mem.Backend,
 }
