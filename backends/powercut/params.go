@@ -13,7 +13,7 @@ var smallParams = map[string]map[string]string{
 		"initialmmap": "0", // bbolt: the file grows, and its mapping with it
 	},
 	// A value must fit a value log, and a batch of some MiB a memtable or two.
-	"badger": {"memtable": "2MiB", "vlogsize": "2MiB", "valuethreshold": "16KiB"},
+	"badger": {"memtable": "2MiB", "vlogsize": "16MiB", "valuethreshold": "16KiB"},
 }
 
 // SmallParams are settings with which b begins new files often, for those
