@@ -10,8 +10,10 @@
 // larger Save becomes several.
 //
 // Release deletes key by key, since badger has no range tombstone. Compactions
-// drop what was deleted; where values are in the value log (valuethreshold), its
-// garbage collection is run in the background.
+// drop what was deleted. Where values are in the value log (valuethreshold), its
+// garbage collection is run in the background; it knows only the garbage that a
+// compaction has met, and since a log of large values has few and small keys,
+// that may be long after. A small memtable makes it sooner.
 //
 // # Settings that are not badger's own
 //
@@ -20,8 +22,8 @@
 // may wait to be flushed where it is five, and the block cache is 8 MiB where it
 // is 256 MiB: three nodes in one process stay below 600 MiB at worst. A file of
 // the value log is 64 MiB where it is 1 GiB, because the garbage collection frees
-// whole files. Two compactions run at a time where it is four. Blocks are checked
-// against their checksums whenever they are read. Metrics are off.
+// whole files. Two compactions run at a time where it is four. Blocks and values
+// are checked against their checksums whenever they are read. Metrics are off.
 //
 // # What is mended here
 //
@@ -79,7 +81,7 @@ var params = []backends.Param{
 	{Name: "valuethreshold", Default: "1MiB", Meaning: "entries from this size on go to the value log and not into the LSM tree (badger's default, its highest value)"},
 	{Name: "memtable", Default: "32MiB", Meaning: "size at which the memtable is flushed (badger's default is 64MiB); it also bounds a transaction"},
 	{Name: "memtables", Default: "3", Meaning: "memtables that may wait to be flushed before Save does (badger's default is 5)"},
-	{Name: "vlogsize", Default: "64MiB", Meaning: "size of one file of the value log, the unit of its garbage collection (badger's default is 1GiB)"},
+	{Name: "vlogsize", Default: "64MiB", Meaning: "size of one file of the value log, the unit of its garbage collection, and the largest entry there can be (badger's default is 1GiB)"},
 	{Name: "cache", Default: "8MiB", Meaning: "block cache (badger's default is 256MiB); a raft log is read at Open only"},
 	{Name: "compression", Default: "snappy", Meaning: "of tables: none, snappy (badger's default) or zstd; logs are never compressed"},
 	{Name: "compactors", Default: "2", Meaning: "compactions that may run at a time (badger's default is 4)"},
@@ -105,10 +107,11 @@ func parse(given map[string]string) (badger.Options, error) {
 		WithMetricsEnabled(false).
 		WithBypassLockGuard(true). // dirlock
 		WithChecksumVerificationMode(options.OnBlockRead).
+		WithVerifyValueChecksum(true).
 		WithValueThreshold(p.Bytes("valuethreshold", 0, maxThreshold)).
 		WithMemTableSize(p.Bytes("memtable", 1<<20, 1<<30)).
 		WithNumMemtables(p.Int("memtables", 1, 100)).
-		WithValueLogFileSize(p.Bytes("vlogsize", 1<<20, 1<<30)).
+		WithValueLogFileSize(p.Bytes("vlogsize", 16<<20, 1<<30)).
 		WithBlockCacheSize(p.Bytes("cache", 1<<20, 1<<40)).
 		WithNumCompactors(p.Int("compactors", 2, 64))
 	switch p.Choice("compression", "none", "snappy", "zstd") {
@@ -151,7 +154,7 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 		ChunkBytes:    min(chunkBytes, int(e.db.MaxBatchSize()/2)),
 	})
 	if err != nil {
-		return nil, backends.State{}, err
+		return nil, backends.State{}, openError(opts.Dir, err)
 	}
 	return &storage{Storage: s, e: e}, st, nil
 }

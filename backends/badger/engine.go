@@ -134,7 +134,7 @@ func (e *engine) Commit(ops []kvlog.Op, _ bool) error {
 // Iterate reads keys and values in one go: a prefetch would start a goroutine for
 // every entry.
 func (e *engine) Iterate(lo, hi []byte, f func(key, value []byte) error) error {
-	err := e.health.Run(func() error {
+	err := guard(e.dir, func() error {
 		txn := e.db.NewTransaction(false)
 		defer txn.Discard()
 		o := badger.DefaultIteratorOptions
@@ -154,6 +154,9 @@ func (e *engine) Iterate(lo, hi []byte, f func(key, value []byte) error) error {
 		}
 		return nil
 	})
+	if failed := e.health.Err(); failed != nil {
+		err = failed // badger logs what it cannot read, and goes on without it
+	}
 	return withErrno(err)
 }
 

@@ -109,10 +109,13 @@ func manifestTables(path string, o badger.Options) (map[uint64]badger.TableManif
 //
 // all big endian. badger reads the two lengths without looking at them.
 func verifyTable(path string, compression options.CompressionType) error {
-	f, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return damaged(path, errors.New("the manifest names it, and it is not there"))
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
+		return damaged(path, errors.New("the manifest names it, and it is empty or not there"))
+	case err != nil:
+		return err
 	}
+	f, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

@@ -57,8 +57,10 @@ func (s *Storage) damage(key []byte, err error) error {
 func (s *Storage) recover() (backends.State, error) {
 	var f found
 	for _, read := range []func(*found) error{s.readState, s.readSnapshot, s.readEntries} {
-		if err := read(&f); err != nil {
+		if err := read(&f); errors.As(err, new(*backends.DamageError)) {
 			return backends.State{}, err
+		} else if err != nil {
+			return backends.State{}, fmt.Errorf("%s: read the log: %w", s.dir, err)
 		}
 	}
 	if !f.witness && (f.snap != nil || len(f.entries) > 0) {
