@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -219,7 +220,7 @@ func TestPage(t *testing.T) {
 	}{
 		{"layout", testPageLayout}, {"without scripts", testPageWithoutScripts}, {"sorting", testPageSorting}, {"filter", testPageFilter},
 		{"baseline", testPageBaseline}, {"hash", testPageHash}, {"hover", testPageHover}, {"download", testPageDownload},
-		{"accessibility", testPageAccessibility},
+		{"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, ctx) })
 	}
@@ -486,6 +487,54 @@ func testPageDownload(t *testing.T, ctx context.Context) {
 	}
 	if got.ID != r.ID || len(got.Runs) != len(r.Runs) || got.Runs[5].Save.P99 != r.Runs[5].Save.P99 {
 		t.Error("the data in the page is not the result")
+	}
+}
+
+// testPageMachines shows two environments on one page.
+func testPageMachines(t *testing.T, ctx context.Context) {
+	laptop, server := fullSample(t, 6, 7), sample(t, defaultSample())
+	server.ID, server.Env.Hostname, server.Env.Device = "server", "server", "sda"
+	url := savePage(t, laptop, server)
+	for _, width := range []int64{360, 1280} {
+		p := openTab(t, ctx, url, width, true)
+		p.checkLayout()
+		if got := p.texts("article h2.big"); len(got) != 2 {
+			t.Errorf("%d verdicts: %q", len(got), got)
+		}
+		p.choose("#baseline", "1")
+		if got := p.texts(".board thead .basename"); len(got) < 2 || got[0] != "bbolt" {
+			t.Errorf("baselines %q", got)
+		}
+		p.checkHeadings()
+	}
+}
+
+// testPageCompare shows the page of the command compare.
+func testPageCompare(t *testing.T, ctx context.Context) {
+	r := sample(t, defaultSample())
+	path := filepath.Join(t.TempDir(), "compare.html")
+	if err := WriteFile(path, func(w io.Writer) error { return CompareHTML(w, []*result.Result{r}, r.Comparisons) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, width := range []int64{360, 1280} {
+		p := openTab(t, ctx, "file://"+path, width, true)
+		p.checkLayout()
+		p.checkHeadings()
+	}
+}
+
+// testPageHostile opens a page whose every text attacks: it stays a page.
+func testPageHostile(t *testing.T, ctx context.Context) {
+	p := openTab(t, ctx, savePage(t, hostile(t)), 1280, true)
+	got := eval[struct {
+		Title         string
+		Scripts, Imgs int
+	}](p, `() => ({ Title: document.title, Scripts: document.scripts.length, Imgs: document.images.length })`)
+	if got.Title == "pwned" || got.Scripts != 2 || got.Imgs != 0 {
+		t.Errorf("%+v", got)
+	}
+	if l := eval[layout](p, layoutJS); l.Overflow > 0 {
+		t.Errorf("the page is %d px wider than the window", l.Overflow)
 	}
 }
 

@@ -85,6 +85,3 @@ func metricByName(name string) *metric {
 	}
 	return nil
 }
-
-// measured reports whether a distribution holds anything.
-func measured(l result.Latency) bool { return l.Count > 0 }

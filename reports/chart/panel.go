@@ -92,7 +92,6 @@ type frame struct {
 	x0, y0, x1, y1 float64 // the plot itself
 	xLabels        bool
 	yLabels        bool
-	yTicks, xTicks int
 }
 
 // draw puts the panel into its frame. x and y are the placed axes.
