@@ -69,6 +69,19 @@ func (p *progress) line(text string) {
 	p.pending = true
 }
 
+// plan says what is ahead.
+func (p *progress) plan(spec *bench.Spec) {
+	runs, took := spec.Estimate()
+	about := ""
+	if spec.Load.Kind == bench.LoadSearch {
+		about = "about "
+	}
+	fmt.Fprintf(p.w, "%s%d runs in %d blocks, about %v\n", about, runs, spec.Repeats, took.Round(time.Second))
+	if spec.Resume != nil {
+		fmt.Fprintf(p.w, "%d of them are finished\n", len(spec.Resume.Runs))
+	}
+}
+
 // clear removes the live line.
 func (p *progress) clear() {
 	if p.pending {

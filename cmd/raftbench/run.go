@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/raftbench/raftbench/backends"
@@ -21,6 +23,7 @@ import (
 	"github.com/raftbench/raftbench/bench"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/bench/trace"
 	"github.com/raftbench/raftbench/node"
 	"github.com/raftbench/raftbench/node/transport/grpc"
 	"github.com/raftbench/raftbench/node/transport/rafthttp"
@@ -40,6 +43,7 @@ type runFlags struct {
 	keep, strict, quiet, json, inProcess      bool
 	powercut                                  int
 	noProbe                                   bool
+	file, resume                              string
 }
 
 const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
@@ -62,10 +66,14 @@ Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wr
   raftbench run --backends 'bbolt,bbolt[freelist=array]' --load poisson:2000
   raftbench run --workload snapshot --state-size 16MiB,128MiB
   raftbench run --dir /mnt/nvme/bench --keep
-  raftbench run --threshold 'etcd-wal:save.p99<5ms'`,
+  raftbench run --threshold 'etcd-wal:save.p99<5ms'
+  raftbench run --load 'search:p99<10ms' --backends etcd-wal
+  raftbench run --workload trace:/var/lib/etcd     # your entries, on every backend
+  raftbench run --file suite.yaml --out nightly    # the same again goes on where it stopped
+  raftbench run --resume nightly`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.runSuite(cmd.Context(), &f, os.Args)
+			return a.runSuite(cmd.Context(), &f, cmd.Flags())
 		},
 	}
 	f.register(cmd)
@@ -78,12 +86,14 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.transport, "transport", "mem", strings.Join(slices.Sorted(maps.Keys(networks())), ", "))
 	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites)")
 	fl.IntVar(&f.nodes, "nodes", 3, "1 to 9")
-	fl.StringVar(&f.load, "load", "closed:64", "closed:N clients; open:R or poisson:R arrivals a second; curve; search:p99<10ms")
+	fl.StringVar(&f.load, "load", "", "closed:N clients; open:R or poisson:R arrivals a second; curve; search:p99<10ms (default closed:64; the recorded batches for trace:DIR)")
 	fl.StringVar(&f.workload, "workload", "propose", "propose, snapshot, restart, age, or trace:DIR")
 	fl.Float64Var(&f.readRatio, "read-ratio", 0, "share of linearizable reads, 0 to 1")
 	fl.StringVar(&f.valueSize, "value-size", "1KiB", "a size, or A-B for a uniform range")
 	fl.Float64Var(&f.compressible, "compressible", 0, "share of each value that compresses away, 0 to 1")
-	fl.StringVar(&f.stateSize, "state-size", "64MiB", "sizes of the state (workload snapshot) or of the log (restart), comma-separated")
+	fl.StringVar(&f.stateSize, "state-size", "64MiB", "sizes of the state (workload snapshot) or of the log (restart, also as '100k entries'), comma-separated")
+	fl.StringVar(&f.file, "file", "", "YAML file with these settings, of which several may be lists: the suite is their product; flags win")
+	fl.StringVar(&f.resume, "resume", "", "directory of an interrupted result: make what is missing, with its settings")
 	fl.DurationVar(&f.duration, "duration", 5*time.Second, "measured time of one run")
 	fl.DurationVar(&f.warmup, "warmup", time.Second, "time before it, and as much again where the load is not steady by then")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of one operation, which then counts as an error")
@@ -122,14 +132,17 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		s.Backends = append(s.Backends, b)
 	}
 	var err error
-	s.Load, err = bench.ParseLoad(f.load)
-	add(err)
+	s.ReadTrace = trace.Read
+	if f.load != "" {
+		s.Load, err = bench.ParseLoad(f.load)
+		add(err)
+	}
 	s.Workload, err = bench.ParseWorkload(f.workload)
 	add(err)
 	s.ValueSize, s.ValueSizeMax, err = parseSizeRange(f.valueSize)
 	add(err)
 	if s.Workload.Kind != bench.WorkloadPropose {
-		s.StateSizes, err = parseSizes(f.stateSize)
+		s.StateSizes, err = parseSizes(f.stateSize, max(s.ValueSize, (s.ValueSize+s.ValueSizeMax)/2))
 		add(err)
 	}
 	for _, zero := range []struct {
@@ -165,9 +178,18 @@ func parseSize(s string) (int, error) {
 	return int(n), nil
 }
 
-func parseSizes(list string) ([]int64, error) {
+// parseSizes reads a list of sizes; "100k entries" are as many values.
+func parseSizes(list string, valueBytes int) ([]int64, error) {
 	var out []int64
 	for s := range strings.SplitSeq(list, ",") {
+		if count, ok := strings.CutSuffix(strings.TrimSpace(s), "entries"); ok {
+			n, err := parseSize(strings.TrimSpace(count))
+			if err != nil {
+				return nil, usageErrorf("state size %q: want a number of entries such as '100k entries'", s)
+			}
+			out = append(out, int64(n)*int64(valueBytes))
+			continue
+		}
 		n, err := parseSize(strings.TrimSpace(s))
 		if err != nil {
 			return nil, err
@@ -177,11 +199,20 @@ func parseSizes(list string) ([]int64, error) {
 	return out, nil
 }
 
-// runSuite is `raftbench run`.
-func (a *app) runSuite(ctx context.Context, f *runFlags, argv []string) error {
-	spec, err := f.spec()
+// runSuite is `raftbench run`. flags are those that f was filled from.
+func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) error {
+	old, command, err := f.takeUp(flags)
 	if err != nil {
 		return err
+	}
+	spec, err := f.suite(flags)
+	if err != nil {
+		return err
+	}
+	if f.resume == "" {
+		if old, err = unfinished(f.out); err != nil {
+			return err
+		}
 	}
 	demands, err := parseThresholds(f.thresholds)
 	if err != nil {
@@ -191,16 +222,18 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, argv []string) error {
 	if err != nil {
 		return err
 	}
+	stamp := func(res *result.Result) {
+		res.Command, res.Env.Version = command, version()
+	}
+	if err := f.prepare(&spec, old, func(part *result.Result) error {
+		stamp(part)
+		return reports.WriteFile(filepath.Join(out, reports.ResultFile), func(w io.Writer) error { return reports.JSON(w, part) })
+	}); err != nil {
+		return errors.Join(err, dropEmpty(out))
+	}
 	p := newProgress(a.stderr, f.quiet)
 	spec.Progress = p.show
-	if !f.inProcess {
-		spec.RunOne = runInProcess
-	}
-	if f.powercut > 0 {
-		if err := powercut.Available(); err != nil {
-			return errors.Join(fmt.Errorf("--powercut: %w", err), dropEmpty(out))
-		}
-	}
+	p.plan(&spec)
 	res, err := bench.Run(ctx, spec)
 	p.clear()
 	if err == nil {
@@ -209,10 +242,31 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, argv []string) error {
 	if res == nil {
 		return errors.Join(err, dropEmpty(out))
 	}
-	res.Command = append([]string{"raftbench"}, argv[1:]...)
-	res.Env.Version = version()
+	stamp(res)
 	res.Thresholds = stats.Evaluate(demands, res.Runs)
 	return a.publish(res, err, out, f)
+}
+
+// prepare sets what a suite needs of this process.
+func (f *runFlags) prepare(spec *bench.Spec, old *result.Result, checkpoint func(*result.Result) error) error {
+	if !f.inProcess {
+		spec.RunOne, spec.WriteLog = runInProcess, writeInProcess
+	}
+	spec.Resume, spec.Checkpoint = old, checkpoint
+	if err := spec.Fill(); err != nil { // every configuration gets what was set
+		return err
+	}
+	if old != nil && !f.keep {
+		if err := bench.Reclaim(old.Env.Dir); err != nil {
+			return err
+		}
+	}
+	if f.powercut > 0 {
+		if err := powercut.Available(); err != nil {
+			return fmt.Errorf("--powercut: %w", err)
+		}
+	}
+	return nil
 }
 
 // cutAll makes the power cuts of --powercut.
@@ -313,7 +367,7 @@ func parseThresholds(exprs []string) ([]stats.Demand, error) {
 // an hour only to find that it cannot be written.
 func prepareOut(out string) (string, error) {
 	if out == "" {
-		out = filepath.Join("raftbench-out", time.Now().UTC().Format("20060102T150405Z"))
+		out = filepath.Join(defaultOut, time.Now().UTC().Format("20060102T150405Z"))
 	}
 	if info, err := os.Stat(out); err == nil && !info.IsDir() {
 		return "", usageErrorf("--out %s is a file, not a directory", out)
@@ -335,8 +389,14 @@ func dropEmpty(out string) error {
 			return fmt.Errorf("remove the empty directory of the results: %w", err)
 		}
 	}
+	if parent := filepath.Dir(out); filepath.Base(parent) == defaultOut {
+		_ = os.Remove(parent) // fails where there are other results, as it should
+	}
 	return nil
 }
+
+// defaultOut is where results go that no --out names.
+const defaultOut = "raftbench-out"
 
 // networks are the transports of this build.
 func networks() bench.Networks {

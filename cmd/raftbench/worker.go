@@ -21,6 +21,7 @@ import (
 	"github.com/raftbench/raftbench/backends/all"
 	"github.com/raftbench/raftbench/bench"
 	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/trace"
 )
 
 // job is one run as it travels to a worker process: the command runs itself for
@@ -29,12 +30,14 @@ import (
 type job struct {
 	Backend string // as in --backends
 	One     bench.One
+	Write   bool // write the log of a restart instead
 }
 
 // answer is one line of a worker's standard output.
 type answer struct {
 	Progress *bench.Progress `json:",omitempty"`
 	Run      *result.Run     `json:",omitempty"`
+	Written  bool            `json:",omitempty"`
 	Error    string          `json:",omitempty"`
 	Usage    bool            `json:",omitempty"`
 }
@@ -80,7 +83,14 @@ func (a *app) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.One.Backend, j.One.Networks = b, networks()
+	j.One.Backend, j.One.Networks, j.One.ReadTrace = b, networks(), trace.Read
+	if j.Write {
+		send(answerWrite(ctx, j.One))
+		if j.One.Killed {
+			<-ctx.Done() // with the storage open, until the parent kills this process
+		}
+		return nil
+	}
 	run, err := bench.RunOne(ctx, j.One, func(p bench.Progress) { send(answer{Progress: &p}) })
 	ans := answer{Run: &run}
 	if err != nil {
@@ -104,11 +114,50 @@ func lookup(label string) (backends.Backend, error) {
 	return b.With(params), nil
 }
 
+// answerWrite writes the log of a restart, and closes it unless this process is to
+// be killed.
+func answerWrite(ctx context.Context, one bench.One) answer {
+	storage, err := bench.WriteLog(ctx, one)
+	if err == nil && !one.Killed {
+		err = storage.Close()
+	}
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	return answer{Written: true}
+}
+
 // runInProcess makes one run in a process of its own.
 func runInProcess(ctx context.Context, one bench.One, progress func(bench.Progress)) (result.Run, error) {
+	final, err := ask(ctx, job{Backend: one.Backend.Label(), One: one}, progress)
+	switch {
+	case err != nil:
+		return result.Run{}, err
+	case final.Run == nil:
+		return result.Run{}, fmt.Errorf("worker for %s: %s", one.ID(), final.Error)
+	case final.Error != "" && final.Usage:
+		return *final.Run, &bench.UsageError{Reason: final.Error}
+	case final.Error != "":
+		return *final.Run, errors.New(final.Error)
+	}
+	return *final.Run, nil
+}
+
+// writeInProcess writes the log of a restart in a process of its own, and kills
+// that with the log open where the run asks for it.
+func writeInProcess(ctx context.Context, one bench.One) error {
+	final, err := ask(ctx, job{Backend: one.Backend.Label(), One: one, Write: true}, func(bench.Progress) {})
+	if err == nil && !final.Written {
+		err = errors.New(final.Error)
+	}
+	return err
+}
+
+// ask gives a job to a new process and returns its final answer.
+func ask(ctx context.Context, j job, progress func(bench.Progress)) (*answer, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return result.Run{}, fmt.Errorf("find this program to run it again: %w", err)
+		return nil, fmt.Errorf("find this program to run it again: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, self, "worker")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent, which asks the worker to stop
@@ -118,29 +167,28 @@ func runInProcess(ctx context.Context, one bench.One, progress func(bench.Progre
 	cmd.Stderr = &last
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return result.Run{}, fmt.Errorf("start a worker: %w", err)
+		return nil, fmt.Errorf("start a worker: %w", err)
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return result.Run{}, fmt.Errorf("start a worker: %w", err)
+		return nil, fmt.Errorf("start a worker: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return result.Run{}, fmt.Errorf("start a worker: %w", err)
+		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	final, readErr := converse(stdin, stdout, job{Backend: one.Backend.Label(), One: one}, progress)
+	final, readErr := converse(stdin, stdout, j, progress)
+	if j.Write && j.One.Killed && final != nil {
+		readErr = errors.Join(readErr, cmd.Process.Kill()) // as kill -9 does
+	}
 	_ = stdin.Close()
 	waitErr := cmd.Wait()
 	switch {
 	case ctx.Err() != nil:
-		return result.Run{}, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case final == nil:
-		return result.Run{}, fmt.Errorf("worker for %s died: %w\n%s", one.ID(), errors.Join(waitErr, readErr), last.String())
-	case final.Error != "" && final.Usage:
-		return *final.Run, &bench.UsageError{Reason: final.Error}
-	case final.Error != "":
-		return *final.Run, errors.New(final.Error)
+		return nil, fmt.Errorf("worker for %s died: %w\n%s", j.One.ID(), errors.Join(waitErr, readErr), last.String())
 	}
-	return *final.Run, nil
+	return final, readErr
 }
 
 // converse sends the job and reads answers up to the final one.
@@ -161,8 +209,8 @@ func converse(stdin io.Writer, stdout io.Reader, j job, progress func(bench.Prog
 			progress(*ans.Progress)
 			continue
 		}
-		if ans.Run == nil {
-			return nil, errors.New("read the worker's answer: neither progress nor a run")
+		if ans.Run == nil && !ans.Written && ans.Error == "" {
+			return nil, errors.New("read the worker's answer: neither progress nor an outcome")
 		}
 		return &ans, nil
 	}
