@@ -26,7 +26,7 @@ func Run(ctx context.Context, spec Spec) (*result.Result, error) {
 	if err := spec.Fill(); err != nil {
 		return nil, err
 	}
-	if err := spec.checkParams(); err != nil {
+	if err := spec.CheckParams(); err != nil {
 		return nil, err
 	}
 	if err := spec.checkTraces(); err != nil {
@@ -50,9 +50,9 @@ func Run(ctx context.Context, spec Spec) (*result.Result, error) {
 	return res, errors.Join(err, ws.Close())
 }
 
-// checkParams asks every backend with settings whether it accepts them, by
+// CheckParams asks every backend with settings whether it accepts them, by
 // opening it on a directory that is not there: settings are checked first.
-func (s *Spec) checkParams() error {
+func (s *Spec) CheckParams() error {
 	var errs []error
 	seen := map[string]bool{}
 	for _, c := range s.configs() {

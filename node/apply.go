@@ -196,9 +196,9 @@ func (a *appliedIndex) get() uint64 { return a.index.Load() }
 func (a *appliedIndex) set(index uint64) {
 	a.index.Store(index)
 	if a.waiters.Load() > 0 {
-		a.mu.Lock()
-		a.mu.Unlock() //nolint:staticcheck // a waiter is now either before its check or in Wait
+		a.mu.Lock() // a waiter is now either before its check or in Wait
 		a.changed.Broadcast()
+		a.mu.Unlock()
 	}
 }
 

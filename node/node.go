@@ -241,7 +241,7 @@ func (cfg *Config) fill() error {
 	case cfg.ID == 0:
 		return errors.New("ID is 0")
 	case cfg.Storage == nil || cfg.StateMachine == nil || cfg.Network == nil:
-		return errors.New("Storage, StateMachine and Network are required")
+		return errors.New("one of Storage, StateMachine and Network is missing")
 	case cfg.State.Empty() && !cfg.Joining && !slices.Contains(cfg.Peers, cfg.ID):
 		return fmt.Errorf("a new node must be one of its Peers %v", cfg.Peers)
 	case cfg.Loop != LoopReady && cfg.Loop != LoopAsync:

@@ -79,14 +79,6 @@ func (o *oracle) lastIndex() uint64 {
 	return last
 }
 
-func (o *oracle) lastTerm() uint64 {
-	term, err := o.ms.Term(o.lastIndex())
-	if err != nil {
-		panic(err)
-	}
-	return term
-}
-
 // entries are those after the snapshot.
 func (o *oracle) entries() []*raftpb.Entry {
 	lo, hi := o.snapshot().GetMetadata().GetIndex()+1, o.lastIndex()+1

@@ -110,7 +110,6 @@ type batches struct {
 	records    []record // those that are not deleted
 	count      int      // of all
 	end        int64    // where the last batch ends
-	crcStart   int64    // where the checksum of a batch that begins at end starts
 	indexStart uint64   // of a sealed segment
 	size       int64    // of the file
 }

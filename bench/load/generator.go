@@ -98,7 +98,7 @@ type worker struct {
 	done  []Done
 	spare []Done
 	wake  chan struct{}
-	busy  atomic.Int64 // in flight
+	busy  atomic.Int64 // begun and not done; a client's next one is begun before its last one ends here, so that 0 means that nothing more is sent
 	p99   atomic.Int64 // of the last whole second, for progress
 
 	payloads [][]byte
@@ -261,6 +261,7 @@ func (w *worker) begin(s uint32, intended, sent time.Duration) {
 	sl := &w.slots[s]
 	sl.generation = w.generation
 	sl.inFlight, sl.intended, sl.sent = true, intended, sent
+	w.busy.Add(1)
 	sl.read = w.g.cfg.ReadRatio > 0 && w.rng.Float64() < w.g.cfg.ReadRatio
 	if sl.read {
 		w.readIDs = append(w.readIDs, w.id(s))
@@ -274,7 +275,6 @@ func (w *worker) flush(ctx context.Context) error {
 	if n == 0 {
 		return nil
 	}
-	w.busy.Add(int64(n))
 	var err error
 	if len(w.payloads) > 0 {
 		err = w.g.target.Propose(ctx, w.payloads)
@@ -306,9 +306,14 @@ func (w *worker) closed(ctx context.Context, clients int) error {
 			batch := w.take()
 			now = w.g.Now()
 			for _, d := range batch {
-				if s, ok := w.complete(d); ok && w.g.sending(now) {
+				s, ok := w.complete(d)
+				if !ok {
+					continue
+				}
+				if w.g.sending(now) {
 					w.begin(s, now, now)
 				}
+				w.busy.Add(-1)
 			}
 		case <-timeouts.C:
 			now = w.g.Now()
@@ -332,7 +337,7 @@ func (w *worker) open(ctx context.Context) error {
 	defer timeouts.Stop()
 	for {
 		now := w.g.Now()
-		for next <= now && int(w.busy.Load())+len(w.payloads)+len(w.readIDs) < w.g.cfg.MaxInFlight && w.g.sending(next) {
+		for next <= now && int(w.busy.Load()) < w.g.cfg.MaxInFlight && w.g.sending(next) {
 			w.begin(w.slot(), next, now)
 			next += w.gap()
 		}
@@ -349,6 +354,7 @@ func (w *worker) open(ctx context.Context) error {
 			for _, d := range w.take() {
 				if s, ok := w.complete(d); ok {
 					w.free = append(w.free, s)
+					w.busy.Add(-1)
 				}
 			}
 		case <-timeouts.C:
@@ -382,7 +388,8 @@ func (w *worker) slot() uint32 {
 	return uint32(len(w.slots) - 1)
 }
 
-// complete records one operation and frees its slot; false where it is not one
+// complete records one operation, whose slot the caller then frees or uses again
+// before it takes it off busy; false where it is not one
 // that waits (it timed out before).
 func (w *worker) complete(d Done) (uint32, bool) {
 	s := uint32(d.ID >> slotShift & slotMask)
@@ -394,7 +401,6 @@ func (w *worker) complete(d Done) (uint32, bool) {
 		return 0, false
 	}
 	sl.inFlight = false
-	w.busy.Add(-1)
 	if d.Err != nil {
 		w.fail(sl)
 		return s, true
@@ -454,9 +460,9 @@ func (w *worker) expire(now time.Duration, freed func(uint32)) {
 		sl := &w.slots[s]
 		if sl.inFlight && now-sl.sent > w.g.cfg.Timeout {
 			sl.inFlight = false
-			w.busy.Add(-1)
 			w.fail(sl)
 			freed(uint32(s))
+			w.busy.Add(-1)
 		}
 	}
 }

@@ -1,0 +1,160 @@
+package bench
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/raw"
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+)
+
+// The self-test asks the whole chain, from Save on this disk to the verdict, two
+// questions whose answers are known. `make selftest` runs it; it takes about ten
+// minutes, on the disk of RAFTBENCH_DIR or of the current directory.
+const (
+	selfBlocks   = 10
+	selfDuration = 400 * time.Millisecond
+	// A/A: so many comparisons of a backend with itself, of which one at most may
+	// find a difference.
+	selfSame, selfSameWrong = 20, 1
+	// Sensitivity: so many comparisons with a backend whose Save takes a tenth
+	// longer, of which so many must find it.
+	selfSlow, selfSlowFound = 10, 9
+	selfSlower              = 1.10
+)
+
+func selfDir(t *testing.T) string {
+	t.Helper()
+	if os.Getenv("RAFTBENCH_SELFTEST") == "" {
+		t.Skip("make selftest sets RAFTBENCH_SELFTEST; it takes ten minutes")
+	}
+	parent := os.Getenv("RAFTBENCH_DIR")
+	if parent == "" {
+		parent = "."
+	}
+	dir, err := os.MkdirTemp(parent, madeUpPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// selfBackend is raw without the choice that it makes at Open, under a name.
+func selfBackend(name string) backends.Backend {
+	b := raw.Backend.With(map[string]string{"sync": "fdatasync"})
+	b.Name = name
+	return b
+}
+
+// slowed is a backend whose Save takes longer by a factor. It keeps the processor
+// meanwhile: a sleep of some microseconds is never exact.
+func slowed(b backends.Backend, factor float64) backends.Backend {
+	open := b.Open
+	b.Open = func(o backends.Options) (backends.Storage, backends.State, error) {
+		s, st, err := open(o)
+		return &slowStorage{Storage: s, extra: factor - 1}, st, err
+	}
+	return b
+}
+
+type slowStorage struct {
+	backends.Storage
+	extra float64
+}
+
+func (s *slowStorage) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error {
+	start := time.Now()
+	err := s.Storage.Save(hs, ents)
+	took := time.Since(start)
+	for end := took + time.Duration(float64(took)*s.extra); time.Since(start) < end; {
+	}
+	return err
+}
+
+// selfSuite makes the blocks of all comparisons as one suite and compares them in
+// groups of selfBlocks.
+func selfSuite(t *testing.T, spec Spec, comparisons int, metrics []string) [][]result.Comparison {
+	t.Helper()
+	spec.Dir = filepath.Join(selfDir(t), "data")
+	spec.Warmup, spec.Duration = 100*time.Millisecond, selfDuration
+	spec.Repeats, spec.NoCalibrate, spec.NoSnapshots = comparisons*selfBlocks, true, true
+	res, err := Run(context.Background(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tables [][]result.Comparison
+	for i := range comparisons {
+		var runs []result.Run
+		for _, r := range res.Runs {
+			if (r.Block-1)/selfBlocks == i {
+				runs = append(runs, r)
+			}
+		}
+		base := spec.Backends[0].Label()
+		table, err := stats.Compare(runs, base, stats.Options{Seed: int64(i), Metrics: metrics})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, table)
+	}
+	return tables
+}
+
+// TestSelfSame: the same backend twice under different names, three nodes under
+// the default load, every metric that a table compares.
+func TestSelfSame(t *testing.T) {
+	spec := Spec{Backends: []backends.Backend{selfBackend("one"), selfBackend("two")}}
+	wrong, verdicts := 0, 0
+	for i, table := range selfSuite(t, spec, selfSame, nil) {
+		bad := false
+		for _, c := range table {
+			verdicts++
+			if c.Verdict == stats.Faster || c.Verdict == stats.Slower {
+				bad = true
+				t.Logf("comparison %d: %s is %s: %.3f [%.3f, %.3f]", i+1, c.Metric, c.Verdict, c.Ratio, c.Lo, c.Hi)
+			}
+		}
+		if bad {
+			wrong++
+		}
+	}
+	t.Logf("A/A: %d of %d tables with a wrong verdict (%d metrics in all)", wrong, selfSame, verdicts)
+	if wrong > selfSameWrong {
+		t.Errorf("%d of %d comparisons of a backend with itself find a difference; %d may", wrong, selfSame, selfSameWrong)
+	}
+}
+
+// TestSelfSlow: a Save that takes a tenth longer, on one node with one client, so
+// that every Save holds one entry and the truth is 1.1 exactly.
+func TestSelfSlow(t *testing.T) {
+	slow := slowed(selfBackend("slow"), selfSlower)
+	spec := Spec{Backends: []backends.Backend{selfBackend("base"), slow}, Nodes: 1, Load: Closed(1)}
+	found, covered := 0, 0
+	for i, table := range selfSuite(t, spec, selfSlow, []string{"save.p50"}) {
+		c := table[0]
+		t.Logf("comparison %2d: %-12s %.3f [%.3f, %.3f]", i+1, c.Verdict, c.Ratio, c.Lo, c.Hi)
+		covers := c.Lo <= selfSlower && selfSlower <= c.Hi
+		if covers {
+			covered++
+		}
+		if c.Verdict == stats.Slower && covers {
+			found++
+		}
+	}
+	t.Logf("sensitivity: found with the truth in the interval in %d of %d, interval covers in %d", found, selfSlow, covered)
+	if found < selfSlowFound {
+		t.Errorf("10 %% is found in %d of %d comparisons; %d are wanted", found, selfSlow, selfSlowFound)
+	}
+}
