@@ -111,13 +111,13 @@ func (b *builder) boardGroup(sc *scenario, rows []*row, board *boardView, g colu
 	if len(all) == 0 && (!g.always || bare) {
 		return
 	}
-	common := quantity.ColumnFor(g.metrics[0].unit, all)
+	common := commonForm(g.metrics[0].unit, rows, sums)
 	for i, m := range g.metrics {
 		top := map[string]float64{} // by durability, which are not ranked together
 		for k, s := range sums[i] {
 			top[rows[k].durability] = max(top[rows[k].durability], s.Median)
 		}
-		form := common.WithDecimals(medians(sums[i]))
+		form := common.WithDecimals(comparable(rows, sums[i]))
 		board.Columns = append(board.Columns, boardColumn{Group: g.title, Head: g.heads[i], Unit: common.Name, Hint: hints[i], First: i == 0})
 		for k, s := range sums[i] {
 			cell := boardCell{Text: quantity.Absent, Thin: s.thin}
@@ -282,9 +282,8 @@ func contrastVerdict(c result.Comparison) string {
 	if c.N < minRepeats {
 		return plural(c.N, "block") + ": undecided"
 	}
-	switch c.Verdict {
-	case stats.Faster, stats.Slower, stats.Equivalent, stats.Inconclusive:
-		return c.Verdict
+	if c.Verdict == stats.Inconclusive {
+		return "undecided"
 	}
 	return clean(c.Verdict)
 }

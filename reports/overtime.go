@@ -3,6 +3,7 @@ package reports
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/raftbench/raftbench/bench/result"
@@ -22,7 +23,7 @@ func (b *builder) overTime(sc *scenario) blockView {
 	g := chart.Grid{Height: 84}
 	t := &tableView{Caption: "Over the seconds that were measured, of the run with the median throughput",
 		Head: []string{"backend", "seconds", "ops/s lowest", "median", "highest", "p99 median", "p99 highest", "slowest operation"}}
-	worst, swing := "", -1.0
+	worst, swing := "", 0.0
 	for _, rw := range sc.ranked() {
 		run, ok := typical(rw.headline())
 		if !ok {
@@ -72,7 +73,7 @@ func (b *builder) timeRow(rw *row, run *result.Run) chart.Row {
 	step := max((len(run.Series)+longestSeries-1)/longestSeries, 1)
 	for i, pt := range run.Series {
 		if pt.Warmup {
-			shade = [][2]float64{{0, float64(pt.T)}}
+			shade = [][2]float64{{0, float64(pt.T + width(run.Series, i))}}
 		}
 		if i%step != 0 {
 			continue
@@ -80,14 +81,15 @@ func (b *builder) timeRow(rw *row, run *result.Run) chart.Row {
 		rate := perSecond(run.Series, i)
 		lo, hi := rate, rate
 		for _, other := range rw.headline() {
-			if i < len(other.Series) && other.Series[i].T > 0 {
+			if i < len(other.Series) {
 				v := perSecond(other.Series, i)
 				lo, hi = min(lo, v), max(hi, v)
 			}
 		}
-		throughput.X, throughput.Y = append(throughput.X, float64(pt.T)), append(throughput.Y, rate)
+		middle := float64(pt.T + width(run.Series, i)/2)
+		throughput.X, throughput.Y = append(throughput.X, middle), append(throughput.Y, rate)
 		throughput.Lo, throughput.Hi = append(throughput.Lo, lo), append(throughput.Hi, hi)
-		p99.X, p99.Y = append(p99.X, float64(pt.T)), append(p99.Y, positive(pt.P99))
+		p99.X, p99.Y = append(p99.X, middle), append(p99.Y, positive(pt.P99))
 	}
 	x := chart.Axis{Kind: chart.Seconds}
 	own := ""
@@ -112,16 +114,21 @@ func positive(d time.Duration) float64 {
 	return float64(d)
 }
 
-// perSecond is the rate of the interval that ends with point i.
+// width is the length of the interval that begins with point i: up to the next
+// one, and for the last as long as the one before it.
+func width(series []result.Point, i int) time.Duration {
+	if i+1 >= len(series) {
+		i--
+	}
+	if i >= 0 && i+1 < len(series) && series[i+1].T > series[i].T {
+		return series[i+1].T - series[i].T
+	}
+	return time.Second
+}
+
+// perSecond is the rate of the interval that begins with point i.
 func perSecond(series []result.Point, i int) float64 {
-	from := time.Duration(0)
-	if i > 0 {
-		from = series[i-1].T
-	}
-	if d := series[i].T - from; d > 0 {
-		return float64(series[i].Ops) / d.Seconds()
-	}
-	return 0
+	return float64(series[i].Ops) / width(series, i).Seconds()
 }
 
 func events(run *result.Run) []chart.Event {
@@ -153,14 +160,11 @@ func heat(run *result.Run) *chart.Heat {
 			cells[j] = float64(n)
 		}
 		rows = max(rows, len(cells))
-		h.X, h.Cells = append(h.X, float64(pt.T)), append(h.Cells, cells)
+		h.X, h.Cells = append(h.X, float64(pt.T+time.Duration(step)*width(run.Series, i))), append(h.Cells, cells)
+		h.Width = float64(time.Duration(step) * width(run.Series, i))
 	}
 	if rows == 0 || rows > 64 || len(h.X) == 0 {
 		return nil
-	}
-	h.Width = h.X[0]
-	if len(h.X) > 1 {
-		h.Width = h.X[1] - h.X[0]
 	}
 	for j := range rows + 1 {
 		h.Y = append(h.Y, 1000*math.Pow(2, float64(j-1))) // bucket j holds those below 2^j µs
@@ -186,9 +190,12 @@ func timeCells(label string, run *result.Run) (cells []string, sway float64) {
 	if len(rates) > 2 {
 		rates = rates[:len(rates)-1] // the last second may be cut short
 	}
-	lo, hi := quantity.Extent(rates)
+	lo, hi := math.NaN(), math.NaN()
+	if len(rates) > 0 {
+		lo, hi = slices.Min(rates), slices.Max(rates)
+	}
 	mid := stats.Median(rates)
-	cells = []string{label, fmt.Sprint(len(rates)), quantity.FormatCount(lo), quantity.Format(mid, quantity.Rate), quantity.FormatCount(hi)}
+	cells = []string{label, fmt.Sprint(len(rates)), quantity.Format(lo, quantity.Rate), quantity.Format(mid, quantity.Rate), quantity.Format(hi, quantity.Rate)}
 	_, top := quantity.Extent(tails)
 	cells = append(cells, quantity.Format(stats.Median(tails), quantity.Duration), durationOrAbsent(top), durationOrAbsent(float64(slowest)))
 	if mid > 0 {

@@ -210,7 +210,7 @@ func sampleSeries(rng *rand.Rand, run *result.Run, seconds int, service float64)
 	for s := range seconds {
 		k := spread(rng, 1, 0.04)
 		p50 := service / k
-		p := result.Point{T: time.Duration(s+1) * time.Second, Ops: int64(run.Throughput * k), Warmup: s == 0,
+		p := result.Point{T: time.Duration(s) * time.Second, Ops: int64(run.Throughput * k), Warmup: s == 0,
 			P50: micros(p50), P99: micros(p50 * spread(rng, 2.6, 0.1)), Max: micros(p50 * 6)}
 		if run.Load.Kind == "closed" {
 			p.P99 = max(p.P99, p.P50)

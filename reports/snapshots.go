@@ -116,8 +116,12 @@ func (b *builder) sizes(sc *scenario, of sizesOf) (figureView, bool) {
 		finding = fmt.Sprintf("%s %s of %s in %s", ends[0].label, of.what, quantity.FormatBytes(ends[0].at.bytes), quantity.FormatDuration(ends[0].at.ns))
 	default:
 		last := ends[len(ends)-1]
-		finding = fmt.Sprintf("%s %s of %s in %s, %s in %s", ends[0].label, of.what, quantity.FormatBytes(ends[0].at.bytes),
-			quantity.FormatDuration(ends[0].at.ns), last.label, quantity.FormatDuration(last.at.ns))
+		size := ""
+		if a, b := ends[0].at.bytes, last.at.bytes; max(a, b) > 1.1*min(a, b) {
+			size = "one of " + quantity.FormatBytes(b) + " "
+		}
+		finding = fmt.Sprintf("%s %s of %s in %s, %s %sin %s", ends[0].label, of.what, quantity.FormatBytes(ends[0].at.bytes),
+			quantity.FormatDuration(ends[0].at.ns), last.label, size, quantity.FormatDuration(last.at.ns))
 	}
 	note := fmt.Sprintf("time for a %s; every one of %s drawn.", of.note, plural(n, "measurement"))
 	if lo, hi := sizeRange(p.Series); hi < 1.5*lo {

@@ -223,10 +223,11 @@ func (sc *scenario) groupColumns(g columnGroup, rows []*row) []tableColumn {
 			}
 		}
 	}
-	if len(all) == 0 && !g.always {
+	// A table of installs or restarts shows nothing but them.
+	if len(all) == 0 && (!g.always || sc.workload == "snapshot" || sc.workload == "restart") {
 		return nil
 	}
-	common := quantity.ColumnFor(g.metrics[0].unit, all)
+	common := commonForm(g.metrics[0].unit, rows, sums)
 	title := g.title
 	if common.Name != "" {
 		title += ", " + common.Name
@@ -234,7 +235,7 @@ func (sc *scenario) groupColumns(g columnGroup, rows []*row) []tableColumn {
 	var out []tableColumn
 	for i, m := range g.metrics {
 		c := tableColumn{group: title, head: g.heads[i]}
-		form := common.WithDecimals(medians(sums[i]))
+		form := common.WithDecimals(comparable(rows, sums[i]))
 		for _, s := range sums[i] {
 			cell := tableCell{text: quantity.Absent}
 			if s.N > 0 {
@@ -254,6 +255,32 @@ func (sc *scenario) groupColumns(g columnGroup, rows []*row) []tableColumn {
 		}
 	}
 	return out
+}
+
+// commonForm is the unit that the columns of a group share. Backends that keep
+// nothing are orders of magnitude away, and do not choose it unless they are
+// alone.
+func commonForm(u quantity.Unit, rows []*row, sums [][]summary) quantity.Column {
+	var all []float64
+	for _, s := range sums {
+		all = append(all, comparable(rows, s)...)
+	}
+	return quantity.ColumnFor(u, all)
+}
+
+// comparable are the medians of the rows that keep what they are given; of all
+// rows where there are none.
+func comparable(rows []*row, sums []summary) []float64 {
+	var synced []summary
+	for i, s := range sums {
+		if rows[i].durability != "none" {
+			synced = append(synced, s)
+		}
+	}
+	if out := medians(synced); len(out) > 0 {
+		return out
+	}
+	return medians(sums)
 }
 
 func medians(sums []summary) []float64 {

@@ -231,12 +231,15 @@ func (sc *scenario) contest(field []*row) contest {
 		}
 	}
 	group := list(labels(append([]*row{best}, even...)))
-	c := contest{sentence: fmt.Sprintf("No winner %s: %s cannot be told apart; %s is ahead of %s by %s, which chance may explain.",
-		sc.at(), group, best.label, even[0].label, sc.factor(best, even[0]))}
+	c := contest{
+		sentence: fmt.Sprintf("No winner %s: %s cannot be told apart.", sc.at(), group),
+		detail:   []string{fmt.Sprintf("%s is ahead of %s by %s, %s.", best.label, even[0].label, sc.factor(best, even[0]), sc.doubt(best, even[0]))},
+	}
 	if equivalent {
 		c.sentence = fmt.Sprintf("%s are equivalent %s: no other differs from %s by more than %g %%.", group, sc.at(), best.label, 100*noise)
+		c.detail = nil
 	}
-	c.detail = []string{both}
+	c.detail = append(c.detail, both)
 	if len(behind) > 0 {
 		var parts []string
 		for _, rw := range behind {
@@ -245,6 +248,16 @@ func (sc *scenario) contest(field []*row) contest {
 		c.detail = append(c.detail, fmt.Sprintf("Certainly behind %s: %s.", best.label, list(parts)))
 	}
 	return c
+}
+
+// doubt says why a difference decides nothing: its interval covers 1, or the
+// blocks are too few or too scattered for the tests.
+func (sc *scenario) doubt(best, other *row) string {
+	c, ok := sc.contrast(sc.primary(), best, other)
+	if ok && (c.Lo > 1 || c.Hi > 0 && c.Hi < 1) {
+		return fmt.Sprintf("but over %s no test excludes chance", plural(c.N, "block"))
+	}
+	return "which chance may explain"
 }
 
 // told sorts the engines after the best into those that cannot be told apart

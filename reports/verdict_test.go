@@ -120,6 +120,20 @@ func TestVerdict(t *testing.T) {
 		{"not verified", each(plain(10, four, all...), "", func(r *result.Run) { r.Verified = nil })},
 		{"no runs", &result.Result{Schema: result.Schema}},
 		{"open loop", each(plain(10, four, all...), "", open)},
+		{"snapshots of two sizes", func() *result.Result {
+			r := &result.Result{Schema: result.Schema, Seed: 1, Env: sampleEnv()}
+			for b := range 6 {
+				for i, name := range []string{"etcd-wal", "bbolt"} {
+					for _, size := range []int64{16 << 20, 64 << 20} {
+						own := 1 + 0.01*math.Cos(float64(5*b+2*i))
+						r.Runs = append(r.Runs, result.Run{Block: b + 1, Backend: name, Durability: "synced", Transport: "mem", Nodes: 3, Workload: "snapshot",
+							Load: result.Load{Kind: "closed", Clients: 8}, StateBytes: size, Verified: &result.Verified{OK: true},
+							Snapshot: &result.Snapshot{Bytes: size, Install: micros(float64(size) / 100 * float64(i+1) * own)}})
+					}
+				}
+			}
+			return r
+		}()},
 		{"power cut", func() *result.Result {
 			r := plain(10, four, all...)
 			r.PowerCuts = []result.PowerCut{{Backend: "etcd-wal", Mode: "strict", Cuts: 200, Acked: 9000}, {Backend: "bbolt", Mode: "strict", Cuts: 200, Acked: 9000, Lost: 4, FirstBad: 17}}

@@ -119,7 +119,7 @@ func (sc *scenario) sure(j Judgement) string {
 		return text
 	}
 	if synced, _ := sc.engines(); len(synced) > 1 {
-		return fmt.Sprintf("Over %s no engine is certainly ahead: differences are inside the interval, or inside ±%g %%.", plural(n, "block"), 100*noise)
+		return fmt.Sprintf("Not: over %s the foremost engines are within ±%g %% of each other, or an interval covers 1, or no test excludes chance. The effect sizes below say which.", plural(n, "block"), 100*noise)
 	}
 	return plural(n, "run") + " of it; there is nothing to compare."
 }

@@ -220,6 +220,8 @@ func (c Column) Format(v float64) string {
 		return "0"
 	case c.Name == "" && (c.Unit == Duration || c.Unit == Bytes), v/c.Size >= 1e12:
 		return Format(v, c.Unit)
+	case v/c.Size < math.Pow(10, -float64(c.Digits))/2 && c.Name != "":
+		return Format(v, c.Unit) // would be rounded to 0: in a unit of its own
 	case v/c.Size < math.Pow(10, -float64(c.Digits))/2:
 		return Significant(v / c.Size)
 	}
