@@ -321,7 +321,7 @@ func (s *storage) closeFiles() error {
 		if s.w != nil {
 			err = s.w.Close()
 		}
-		return err
+		return errors.Join(err, s.meta.Close())
 	})
 }
 
