@@ -100,6 +100,8 @@ type Config struct {
 	DeleteStep int
 	// ChunkBytes is the length of a snapshot chunk; 0 is 1 MiB.
 	ChunkBytes int
+	// ChunksPerBatch is how many chunks one Commit holds; 0 is 1.
+	ChunksPerBatch int
 }
 
 const (

@@ -333,9 +333,9 @@ func TestOpenCleansUp(t *testing.T) {
 		must(t, s.SaveSnap(testSnap(10, 1, 3*s.cfg.ChunkBytes)))
 		n := len(e.batches)
 		must(t, s.SaveSnap(testSnap(12, 1, 5*s.cfg.ChunkBytes)))
-		e = e.after(n + 3) // in the middle of the chunks
-		if e.keys(chunkPrefix) != 3+3 {
-			t.Fatalf("%d chunks, want 6", e.keys(chunkPrefix))
+		e = e.after(n + 2) // in the middle of the chunks
+		if want := 3 + 2*s.cfg.ChunksPerBatch; e.keys(chunkPrefix) != want {
+			t.Fatalf("%d chunks, want %d", e.keys(chunkPrefix), want)
 		}
 		s, st := mustOpen(t, e)
 		if st.Snapshot.GetMetadata().GetIndex() != 10 || e.keys(chunkPrefix) != 3 || e.keys(entryPrefix) != 10 {

@@ -17,7 +17,7 @@ import (
 var configs = map[string]Config{
 	"plain": {},
 	"lsm":   {Unsynced: true, RangeDelete: true, ChunkBytes: 10},
-	"small": {MaxBatchBytes: 200, MaxBatchOps: 4, DeleteStep: 3, ChunkBytes: 7},
+	"small": {MaxBatchBytes: 200, MaxBatchOps: 4, DeleteStep: 3, ChunkBytes: 7, ChunksPerBatch: 2},
 	"tiny":  {MaxBatchOps: 1, DeleteStep: 1, ChunkBytes: 16},
 }
 

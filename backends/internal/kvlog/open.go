@@ -18,6 +18,7 @@ func Open(dir string, e Engine, cfg Config) (*Storage, backends.State, error) {
 	if cfg.ChunkBytes == 0 {
 		cfg.ChunkBytes = defaultChunkBytes
 	}
+	cfg.ChunksPerBatch = max(cfg.ChunksPerBatch, 1)
 	s := &Storage{
 		dir: dir, e: e, cfg: cfg,
 		hs: &raftpb.HardState{Term: proto.Uint64(0), Vote: proto.Uint64(0), Commit: proto.Uint64(0)},

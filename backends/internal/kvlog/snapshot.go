@@ -29,16 +29,26 @@ func (s *Storage) SaveSnap(snap *raftpb.Snapshot) error {
 		metadata:   snap.GetMetadata(),
 	}
 	s.lastGen = r.gen
-	var b []byte
-	for i := range r.chunks() {
-		from := uint64(i) * uint64(r.chunkBytes)
-		b = appendChunk(b[:0], r.gen, i, snap.Data[from:min(from+uint64(r.chunkBytes), r.bytes)])
-		op := Op{Key: b[:chunkKeySize], Value: b[chunkKeySize:]}
-		if err := s.commit(fmt.Sprintf("save snapshot %d", r.metadata.GetIndex()), []Op{op}, true); err != nil {
+	for first := uint32(0); first < r.chunks(); {
+		next := min(first+uint32(s.cfg.ChunksPerBatch), r.chunks())
+		if err := s.saveChunks(r, first, next, snap.Data); err != nil {
 			return err
 		}
+		first = next
 	}
 	return s.makeCurrent(r)
+}
+
+// saveChunks commits the chunks from first to before next.
+func (s *Storage) saveChunks(r snapRecord, first, next uint32, data []byte) error {
+	var ops []Op
+	for i := first; i < next; i++ {
+		from := uint64(i) * uint64(r.chunkBytes)
+		part := data[from:min(from+uint64(r.chunkBytes), r.bytes)]
+		b := appendChunk(make([]byte, 0, chunkKeySize+len(part)+crcSize), r.gen, i, part)
+		ops = append(ops, Op{Key: b[:chunkKeySize], Value: b[chunkKeySize:]})
+	}
+	return s.commit(fmt.Sprintf("save snapshot %d", r.metadata.GetIndex()), ops, true)
 }
 
 // makeCurrent commits the record of a snapshot whose chunks are durable, and cuts
