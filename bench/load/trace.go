@@ -163,9 +163,11 @@ func (w *worker) batched(ctx context.Context) error {
 	w.slots = make([]slot, w.g.cfg.Clients)
 	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
 	defer timeouts.Stop()
+	w.busy.Add(1) // the replay itself: between two batches there is more to come
 	for nth := uint32(0); ; nth++ {
 		now := w.g.Now()
 		if !w.g.sending(now) {
+			w.busy.Add(-1)
 			<-ctx.Done()
 			return nil
 		}
@@ -190,6 +192,7 @@ func (w *worker) await(ctx context.Context, n int, timeouts <-chan time.Time) er
 		case <-w.wake:
 			for _, d := range w.take() {
 				if _, ok := w.complete(d); ok {
+					w.busy.Add(-1)
 					n--
 				}
 			}
