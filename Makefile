@@ -33,3 +33,11 @@ selftest: ## a backend against itself, and one whose Save is slowed by 10 %, on 
 
 fuzz: ## each fuzz target for a minute
 	@scripts/fuzz 60s
+
+soak: ## kill a cluster on every engine twenty times; a thousand power cuts
+	RAFTBENCH_KILLS=20 $(GO) test -count=1 -run TestKill -v -timeout 60m ./bench
+	$(GO) run ./cmd/raftbench powercut --cuts 1000
+
+screenshots: ## a real run, and pictures of its report for the README
+	$(GO) run ./cmd/raftbench run --out raftbench-out/screenshots
+	$(GO) test -count=1 ./reports -run Screenshots -screenshots-of "$(CURDIR)/raftbench-out/screenshots/report.html" -screenshots-to "$(CURDIR)/docs"
