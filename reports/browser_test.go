@@ -220,7 +220,7 @@ func TestPage(t *testing.T) {
 	}{
 		{"layout", testPageLayout}, {"without scripts", testPageWithoutScripts}, {"sorting", testPageSorting}, {"filter", testPageFilter},
 		{"baseline", testPageBaseline}, {"hash", testPageHash}, {"hover", testPageHover}, {"download", testPageDownload},
-		{"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
+		{"print", testPagePrint}, {"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, ctx) })
 	}
@@ -487,6 +487,28 @@ func testPageDownload(t *testing.T, ctx context.Context) {
 	}
 	if got.ID != r.ID || len(got.Runs) != len(r.Runs) || got.Runs[5].Save.P99 != r.Runs[5].Save.P99 {
 		t.Error("the data in the page is not the result")
+	}
+}
+
+// testPagePrint looks at the page as it is printed on A4, which is as wide as a
+// small window: the drawings for a wide page are there, the controls are not.
+func testPagePrint(t *testing.T, ctx context.Context) {
+	p := openTab(t, ctx, savePage(t, fullSample(t, 6, 7)), 718, true)
+	p.choose("#theme", "dark")
+	p.choose("#scale", "log")
+	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"})
+	p.checkLayout()
+	got := eval[struct {
+		Figures, Drawn, Controls int
+		Paper                    string
+	}](p, `() => {
+		const seen = e => e.getClientRects().length > 0;
+		const figures = [...document.querySelectorAll("figure:not([hidden])")];
+		return { Figures: figures.length, Drawn: figures.filter(f => [...f.querySelectorAll(".drawing.wide")].filter(seen).length === 1).length,
+			Controls: [...document.querySelectorAll(".bar-top, nav, summary")].filter(seen).length, Paper: getComputedStyle(document.documentElement).getPropertyValue("--paper").trim() };
+	}`)
+	if got.Figures < 8 || got.Drawn != got.Figures || got.Controls != 0 || got.Paper != "#fff" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -46,6 +46,9 @@ func (b *builder) percentiles(sc *scenario) blockView {
 		var tails []tail
 		p := chart.Panel{Title: d.title, X: chart.Axis{Kind: chart.Quantile, Log: true}, Y: chart.Axis{Kind: chart.Duration, Log: true}}
 		for _, rw := range rows {
+			if d.disk && rw.durability == "none" {
+				continue // nothing reaches a disk
+			}
 			dist := distributionOf(rw.headline(), d.of)
 			if len(dist.values) == 0 {
 				continue

@@ -161,6 +161,7 @@ func (b *builder) installStages(sc *scenario) (figureView, bool) {
 		t.Head = append(t.Head, st.name)
 	}
 	t.Head = append(t.Head, "whole install", "response p99 meanwhile", "state equal")
+	finding, longest := "The stages of a snapshot install", 0.0
 	for _, rw := range sc.ranked() {
 		runs := largest(rw.runs, metricInstall)
 		if len(runs) == 0 {
@@ -182,11 +183,15 @@ func (b *builder) installStages(sc *scenario) (figureView, bool) {
 			bar.Text = quantity.FormatDuration(sum)
 			bars.Rows = append(bars.Rows, bar)
 		}
+		if sum > longest && rw.control == "" {
+			k := slices.Index(bar.Parts, slices.Max(bar.Parts))
+			longest, finding = sum, fmt.Sprintf("%s takes longest over a snapshot: %s of %s go to “%s”", rw.label,
+				quantity.FormatDuration(bar.Parts[k]), quantity.FormatDuration(sum), bars.Parts[k])
+		}
 	}
 	if len(bars.Rows) == 0 {
 		return figureView{}, false
 	}
-	finding := "The stages of a snapshot install, from the leader’s state to the follower’s"
 	bars.Label = finding
 	return figureView{Finding: finding, Drawings: drawn(bars), Table: t,
 		Note: "Stages of the median install at the largest size. Create: state to bytes, on the leader. Transfer: between the nodes. Save and release: in the follower’s store. Restore: bytes to state. " +

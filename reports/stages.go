@@ -62,8 +62,10 @@ func (b *builder) stages(sc *scenario) blockView {
 					k = i
 				}
 			}
-			finding = fmt.Sprintf("%s spends most of an operation’s %s in “%s” (%s); Save takes %s", rw.label, quantity.FormatDuration(sum),
-				stageNames[k], share(means[k], sum), share(means[1], sum))
+			finding = fmt.Sprintf("%s spends most of an operation’s %s in “%s”: %s", rw.label, quantity.FormatDuration(sum), stageNames[k], share(means[k], sum))
+			if k != 1 {
+				finding += fmt.Sprintf("; Save takes %s", share(means[1], sum))
+			}
 		}
 	}
 	if len(bars.Rows) == 0 {
