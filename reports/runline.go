@@ -32,6 +32,12 @@ func RunLine(r *result.Run) string {
 	}
 	if r.Restart != nil && r.Workload == "restart" {
 		b.WriteString("  open " + quantity.FormatDuration(float64(r.Restart.Open)))
+		if r.Restart.Ready > 0 {
+			b.WriteString("  ready " + quantity.FormatDuration(float64(r.Restart.Ready)))
+		}
+		if r.Restart.Killed {
+			b.WriteString(" after kill -9")
+		}
 	}
 	if v := r.Verified; v != nil && !v.OK {
 		fmt.Fprintf(&b, "  LOST %d, WRONG %d", v.Lost, v.Wrong)

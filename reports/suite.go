@@ -44,6 +44,7 @@ type scenarioKey struct {
 	valueBytes                           int
 	valueSize                            string
 	stateBytes                           int64
+	killed                               bool // restart: the process that wrote the log was killed
 }
 
 // row is one backend with its parameters in one scenario.
@@ -90,6 +91,7 @@ func keyOf(r *result.Run) scenarioKey {
 		// Their sizes are the axis of one figure, not scenarios of their own.
 		k.stateBytes = 0
 	}
+	k.killed = r.Workload == "restart" && r.Restart != nil && r.Restart.Killed
 	return k
 }
 
@@ -282,6 +284,9 @@ func (sc *scenario) title() string {
 	parts := []string{sc.loadTitle()}
 	if sc.workload != "" && sc.workload != "propose" {
 		parts = append([]string{"workload " + clean(sc.workload)}, parts...)
+	}
+	if sc.killed {
+		parts = append(parts, "after kill -9")
 	}
 	if v := sc.values(); v != "" {
 		parts = append(parts, v+" values")
