@@ -1,6 +1,8 @@
 package powercut
 
 import (
+	"io"
+
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/powercut/disk"
 )
@@ -11,8 +13,12 @@ type Outcome string
 // The outcomes, worst first.
 const (
 	// Lost: something acknowledged was gone or wrong after the fault, at a later
-	// Open on a healthy disk at the latest, or Open failed there.
+	// Open on a healthy disk at the latest; or no call had failed, and that Open
+	// did.
 	Lost Outcome = "lost"
+	// Bricked: the call failed, and on a healthy disk Open fails too. Nothing was
+	// lost without a word, but the node must be restored from a peer.
+	Bricked Outcome = "bricked"
 	// LostTail: after a bit flip the last acknowledged Save was missing, as if it
 	// had been torn and never acknowledged, and everything before it was there. A
 	// log whose last record is damaged cannot tell the two apart.
@@ -35,10 +41,10 @@ const (
 	NotHit Outcome = "not hit"
 )
 
-var outcomesByBadness = []Outcome{Lost, WentOn, Hung, LostTail, Crashed, Stopped, Absorbed, Waited, NotHit}
+var outcomesByBadness = []Outcome{Lost, WentOn, Hung, Bricked, LostTail, Crashed, Stopped, Absorbed, Waited, NotHit}
 
 // OK reports whether an engine may do that.
-func (o Outcome) OK() bool { return o != Lost && o != WentOn && o != Hung }
+func (o Outcome) OK() bool { return o != Lost && o != WentOn && o != Hung && o != Bricked }
 
 // FaultConfig is one engine's row of faults. Backend is required.
 type FaultConfig struct {
@@ -53,6 +59,9 @@ type FaultConfig struct {
 	Only  []string
 	Dir   string // as in Config
 	Child Child
+	// Trace, if not nil, receives what happened around each outcome that is not
+	// OK.
+	Trace io.Writer
 	// Progress, if not nil, is told the fault that is about to be injected.
 	Progress func(fault string)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -110,10 +111,13 @@ func faultRow(ctx context.Context, s *stage, cfg FaultConfig, c faultCase) (resu
 		if err != nil {
 			return row, err
 		}
+		if !outcome.OK() && cfg.Trace != nil {
+			f.trace(cfg.Trace, outcome, detail)
+		}
 		row.Outcomes[string(outcome)]++
 		row.OK = row.OK && outcome.OK()
 		if bad := slices.Index(outcomesByBadness, outcome); bad < worst {
-			worst, row.Outcome, row.Detail = bad, string(outcome), clip(strings.ReplaceAll(detail, s.dir+"/"+nodeDir, ""))
+			worst, row.Outcome, row.Detail = bad, string(outcome), clip(strings.ReplaceAll(detail, s.dir+"/", ""))
 		}
 	}
 	return row, nil
@@ -130,6 +134,18 @@ type faultRun struct {
 	// fatal: the power fails so many operations after the fault, before anything
 	// writes the same pages again; 0 is at the end of the workload.
 	fatal int
+	lives []*life
+}
+
+// trace tells what the lives of this run did.
+func (f *faultRun) trace(w io.Writer, outcome Outcome, detail string) {
+	fmt.Fprintf(w, "%s: %s: %s: %s\n", f.cfg.Backend.Name, f.name, outcome, detail)
+	for _, l := range f.lives {
+		fmt.Fprintf(w, "\nA life; calls of the storage, the last ones:\n")
+		l.writeCalls(w)
+		fmt.Fprintf(w, "Operations on the disk, the last ones:\n")
+		l.fs.Trace(w)
+	}
 }
 
 func (f *faultRun) run(ctx context.Context) (Outcome, string, error) {
@@ -160,6 +176,8 @@ func (f *faultRun) run(ctx context.Context) (Outcome, string, error) {
 	switch {
 	case outcome == WentOn && len(problems) > 0:
 		return WentOn, detail + "; found later: " + strings.Join(problems, "; "), nil
+	case after.openErr != "" && (outcome == Stopped || outcome == Crashed):
+		return Bricked, detail + "; found later: " + strings.Join(problems, "; "), nil
 	case len(problems) > 0:
 		if l.engineErr != "" {
 			problems = append([]string{l.engineErr}, problems...)
@@ -194,6 +212,7 @@ func (f *faultRun) live(ctx context.Context, sc script) (*life, error) {
 		return nil, err
 	}
 	f.disk = l.left
+	f.lives = append(f.lives, l)
 	return l, nil
 }
 

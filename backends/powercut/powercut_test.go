@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	powercut.MaybeChild(controls.Lookup)
+	powercut.MaybeChild(lookup)
 	os.Exit(m.Run())
 }
 
@@ -39,16 +39,20 @@ var modes = []disk.Mode{disk.Strict, disk.Ordered}
 
 func TestSoundEngineLosesNothing(t *testing.T) {
 	require(t)
+	cuts := 60
+	if raceEnabled {
+		cuts = 20
+	}
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
 			var trace strings.Builder
 			row, err := powercut.Run(context.Background(), powercut.Config{
-				Backend: controls.Backend(controls.None), Mode: mode, Cuts: 60, Seed: 1, Trace: &trace,
+				Backend: controls.Backend(controls.None), Mode: mode, Cuts: cuts, Seed: 1, Trace: &trace,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if row.Lost+row.Wrong != 0 || row.OpenFailed != 0 || row.Cuts != 60 || row.Acked == 0 {
+			if row.Lost+row.Wrong != 0 || row.OpenFailed != 0 || row.Cuts != cuts || row.Acked == 0 {
 				t.Errorf("%+v\n%s", row, trace.String())
 			}
 			t.Logf("%d entries in %v", row.Acked, row.Elapsed)
@@ -74,7 +78,7 @@ func TestEveryControlIsCaught(t *testing.T) {
 				for seed := int64(1); seed <= seeds; seed++ {
 					cuts := 200
 					if seed == 1 {
-						cuts = f.Cuts
+						cuts = 50
 					}
 					row, err := powercut.Run(context.Background(), powercut.Config{
 						Backend: controls.Backend(f.Flaw), Mode: mode, Cuts: cuts, Seed: seed,
@@ -102,9 +106,13 @@ func TestFaults(t *testing.T) {
 		controls.IgnoresReadErrors: "EIO on read at open",
 		controls.NoChecksum:        "bit flip at rest",
 	}
+	runs := 3
+	if raceEnabled {
+		runs = 1
+	}
 	for flaw, shows := range bad {
 		t.Run(string(flaw), func(t *testing.T) {
-			cfg := powercut.FaultConfig{Backend: controls.Backend(flaw), Seed: 1, Runs: 3}
+			cfg := powercut.FaultConfig{Backend: controls.Backend(flaw), Seed: 1, Runs: runs}
 			if shows != "" {
 				cfg.Only, cfg.Runs = []string{shows}, 5
 			}

@@ -159,9 +159,9 @@ func (t *torture) trigger(cut int) fusefs.Trigger {
 	switch p := r.IntN(100); {
 	case p < 15: // in Open, or shortly after
 		return fusefs.Trigger{N: 1 + r.IntN(15), Most: 15}
-	case p < 30: // inside the sync of what may be torn
+	case p < 40: // inside the sync of what may be torn
 		return fusefs.Trigger{Op: fusefs.OpFsync, N: 1 + r.IntN(6), Pending: 2048, Most: 500}
-	case p < 55:
+	case p < 60:
 		return fusefs.Trigger{Op: rare[r.IntN(len(rare))], N: 1 + r.IntN(4), Then: r.IntN(6), Most: 500}
 	default:
 		most := []int{20, 60, 150, 400}[r.IntN(4)]

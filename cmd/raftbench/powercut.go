@@ -25,6 +25,8 @@ type powercutFlags struct {
 	dir, keep string
 	keepGoing bool
 	json      bool
+
+	asMeasured bool // with the parameters that were measured, not small ones
 }
 
 const durableBackends = "etcd-wal,bbolt,badger,pebble,raw,hashicorp-wal"
@@ -123,13 +125,30 @@ func (a *app) powercut(ctx context.Context, f *powercutFlags) error {
 	return nil
 }
 
+// tortured are the parameters of a backend that is tortured: those that were
+// given, else small ones, so that files are begun and removed within one life.
+func tortured(b backends.Backend) map[string]string {
+	if given := b.Preset(); len(given) > 0 {
+		return given
+	}
+	return powercut.SmallParams(b)
+}
+
+// params are those that were measured, where the cuts follow a measurement.
+func (f *powercutFlags) params(b backends.Backend) map[string]string {
+	if f.asMeasured {
+		return b.Preset()
+	}
+	return tortured(b)
+}
+
 func cutLost(r result.PowerCut) bool { return r.Lost > 0 || r.Wrong > 0 || r.OpenFailed > 0 }
 
 // cut makes one series of cuts.
 func (a *app) cut(ctx context.Context, b backends.Backend, mode disk.Mode, f *powercutFlags) (result.PowerCut, error) {
 	p := newProgress(a.stderr, f.json)
 	row, err := powercut.Run(ctx, powercut.Config{
-		Backend: b, Params: b.Preset(), Mode: mode, Cuts: f.cuts, First: f.first, Seed: f.seed, Dir: f.dir, Keep: f.keep, KeepGoing: f.keepGoing,
+		Backend: b, Params: f.params(b), Mode: mode, Cuts: f.cuts, First: f.first, Seed: f.seed, Dir: f.dir, Keep: f.keep, KeepGoing: f.keepGoing,
 		Trace:    a.stderr,
 		Progress: func(done int) { p.line(fmt.Sprintf("%s %s  cut %d of %d", b.Label(), mode, done, f.cuts)) },
 	})
@@ -215,7 +234,7 @@ func (a *app) faults(ctx context.Context, f *faultFlags) error {
 	p := newProgress(a.stderr, f.json)
 	for _, b := range bs {
 		got, err := powercut.Faults(ctx, powercut.FaultConfig{
-			Backend: b, Params: b.Preset(), Seed: f.seed, Runs: f.runs, Only: f.only, Dir: f.dir,
+			Backend: b, Params: tortured(b), Seed: f.seed, Runs: f.runs, Only: f.only, Dir: f.dir,
 			Progress: func(fault string) { p.line(b.Label() + "  " + fault) },
 		})
 		p.clear()

@@ -280,7 +280,7 @@ func (a *app) cutAll(ctx context.Context, bs []backends.Backend, f *runFlags) ([
 			continue
 		}
 		for _, mode := range []disk.Mode{disk.Strict, disk.Ordered} {
-			row, err := a.cut(ctx, b, mode, &powercutFlags{cuts: f.powercut, first: 1, seed: f.seed, json: f.quiet})
+			row, err := a.cut(ctx, b, mode, &powercutFlags{cuts: f.powercut, first: 1, seed: f.seed, json: f.quiet, asMeasured: true})
 			if err != nil {
 				return rows, err
 			}

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -33,6 +34,15 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(handsEnv); dir != "" {
 		work(dir)
 		os.Exit(0)
+	}
+	// Each check of rapid mounts a disk some times; -rapid.checks says otherwise.
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
+	if !asked {
+		if err := flag.Set("rapid.checks", "30"); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -449,4 +459,24 @@ func TestFaults(t *testing.T) {
 			unmount(t, fs)
 		})
 	}
+}
+
+// TestMappingOnAFullDisk: what a mapping wrote and the disk has no room for is an
+// error of msync, never a silent loss.
+func TestMappingOnAFullDisk(t *testing.T) {
+	requireFUSE(t)
+	dir := t.TempDir()
+	d := newDisk(t, disk.Strict)
+	n, _ := d.Create(d.Root(), "a", 0o644)
+	d.Truncate(n, 8*disk.PageSize)
+	d.SyncAll()
+	fs := mount(t, dir, fusefs.Options{Disk: d})
+	fs.Fill(2 * disk.PageSize)
+	h := newHands(t, dir)
+	err := h.do(oracle.Op{Kind: "mmap", Path: "a", Len: 8 * disk.PageSize, Fill: 'x', Synced: true})
+	if err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("msync of 8 pages with room for 2: %v", err)
+	}
+	h.kill()
+	unmount(t, fs)
 }

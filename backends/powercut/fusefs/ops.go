@@ -218,9 +218,15 @@ func (f bridge) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 	n := f.nodeOf(in.NodeId)
 	off := int64(in.Offset)
 	var wrote int
+	fromMapping := in.WriteFlags&fuse.WRITE_CACHE != 0
 	write := func(part []byte) syscall.Errno {
 		var errno syscall.Errno
 		wrote, errno = f.disk.Write(n, off, part)
+		if errno == 0 && wrote < len(part) && fromMapping {
+			// The kernel's FUSE driver would lose the rest without a word, where a
+			// disk file system reports that it has no space for it.
+			return syscall.ENOSPC
+		}
 		return errno
 	}
 	c := call{
@@ -228,9 +234,7 @@ func (f bridge) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 		do:   func() syscall.Errno { return write(data) },
 		torn: func() { f.disk.Write(n, off, data[:f.tear(off, len(data))]) },
 	}
-	// A short write of the write-back of a mapping would be lost without a word
-	// by the kernel's FUSE driver: no disk does that.
-	if in.WriteFlags&fuse.WRITE_CACHE == 0 && len(data) > 1 {
+	if !fromMapping && len(data) > 1 { // for the same reason
 		c.short = func() syscall.Errno { return write(data[:len(data)/2]) }
 	}
 	st := f.run(c)
