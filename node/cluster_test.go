@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,11 +77,33 @@ type group struct {
 	peers []uint64
 	nodes map[uint64]*node.Node
 	disks map[uint64]*kept
-	kvs   map[uint64]*node.KV
+	kvs   map[uint64]*counted
+}
+
+// counted is a state machine that can be asked how much it has applied while it
+// is at work.
+type counted struct {
+	*node.KV
+	n atomic.Uint64
+}
+
+func (c *counted) note() {
+	n, _ := c.KV.Applied()
+	c.n.Store(n)
+}
+
+func (c *counted) Apply(ents []*raftpb.Entry) {
+	c.KV.Apply(ents)
+	c.note()
+}
+
+func (c *counted) Restore(data []byte) error {
+	defer c.note()
+	return c.KV.Restore(data)
 }
 
 func newGroup(t *testing.T, loop node.LoopKind, n int) *group {
-	g := &group{t: t, loop: loop, net: mem.New(mem.Options{}), nodes: map[uint64]*node.Node{}, disks: map[uint64]*kept{}, kvs: map[uint64]*node.KV{}}
+	g := &group{t: t, loop: loop, net: mem.New(mem.Options{}), nodes: map[uint64]*node.Node{}, disks: map[uint64]*kept{}, kvs: map[uint64]*counted{}}
 	for id := uint64(1); id <= uint64(n); id++ {
 		g.peers = append(g.peers, id)
 	}
@@ -101,7 +124,7 @@ func newGroup(t *testing.T, loop node.LoopKind, n int) *group {
 
 func (g *group) start(id uint64, joining bool) {
 	g.t.Helper()
-	g.kvs[id] = node.NewKV(64)
+	g.kvs[id] = &counted{KV: node.NewKV(64)}
 	n, err := node.Start(node.Config{
 		ID: id, Peers: g.peers, Joining: joining, Storage: g.disks[id], State: g.disks[id].reopen(g.t), StateMachine: g.kvs[id],
 		Network: g.net, Loop: g.loop, Tick: 10 * time.Millisecond, SnapshotEntries: 200, CatchUpEntries: 50,
@@ -161,16 +184,13 @@ func (g *group) propose(from, to uint64) {
 	}
 }
 
-// settled waits until every node has applied the same, at least index.
-func (g *group) settled(index uint64) {
+// settled waits until every node has applied so many proposals, which must be all
+// that were made, and compares their states.
+func (g *group) settled(proposals uint64) {
 	g.t.Helper()
-	g.until("all nodes applied the same", func() bool {
-		first := g.leader().Status().Applied
-		if first < index {
-			return false
-		}
-		for _, n := range g.nodes {
-			if n.Status().Applied != first {
+	g.until("all nodes applied everything", func() bool {
+		for id := range g.nodes {
+			if g.kvs[id].n.Load() < proposals {
 				return false
 			}
 		}
