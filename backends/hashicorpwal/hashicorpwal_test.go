@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	hraft "github.com/hashicorp/raft"
@@ -231,11 +232,27 @@ func TestTornTail(t *testing.T) {
 			if state.LastIndex() < last {
 				t.Fatalf("trial %d: the log ends at %d, want at least %d", trial, state.LastIndex(), last)
 			}
+			wantClearTail(t, mustSegments(t, dir)[0])
 			last = state.LastIndex()
 			mustDo(t, s.Save(nil, entries(last+1, 1, 1, 1+rng.IntN(300))))
 			last++
 		}
 		mustDo(t, s.Close())
+	}
+}
+
+// wantClearTail: nothing of a torn batch is left for raft-wal to find.
+func wantClearTail(t *testing.T, path string) {
+	t.Helper()
+	b, err := readSegment(path, types.SegmentInfo{BaseIndex: 1, MinIndex: 1})
+	mustDo(t, err)
+	f, err := os.Open(path)
+	mustDo(t, err)
+	defer f.Close()
+	rest, err := restOf(f, b.end)
+	mustDo(t, err)
+	if len(rest) > 0 {
+		t.Fatalf("%d bytes of a torn batch are left behind the log's end", len(rest))
 	}
 }
 
@@ -337,6 +354,41 @@ func TestDamagedMeta(t *testing.T) {
 	}
 }
 
+// TestDamagedMetaIsClosed: bbolt panics on a page of the wrong kind, and must not
+// keep its lock, for which the next Open would wait.
+func TestDamagedMetaIsClosed(t *testing.T) {
+	dir := filled(t)
+	path := filepath.Join(dir, "wal", metadb.FileName)
+	content, err := os.ReadFile(path)
+	mustDo(t, err)
+	refused := 0
+	for page := 2 * os.Getpagesize(); page < len(content); page += os.Getpagesize() {
+		damaged := bytes.Clone(content)
+		damaged[page+8], damaged[page+9] = 0xff, 0xff // the flags that say what it is
+		mustDo(t, os.WriteFile(path, damaged, 0o600))
+		for range 3 {
+			done := make(chan error, 1)
+			go func() {
+				s, _, err := Backend.Open(backends.Options{Dir: dir, Params: smallSegments})
+				if err == nil {
+					err = s.Close()
+				} else {
+					refused++
+				}
+				done <- err
+			}()
+			select {
+			case <-done:
+			case <-time.After(time.Minute):
+				t.Fatalf("page %d: Open hangs", page/os.Getpagesize())
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("no damaged page made a difference")
+	}
+}
+
 func TestMissingFiles(t *testing.T) {
 	// Not the tail: raft-wal cannot tell that from a crash before it was made.
 	for i := 0; ; i++ {
@@ -421,6 +473,40 @@ func TestGapIsRefused(t *testing.T) {
 	if err := s.Save(nil, entries(5, 1, 1, 10)); err == nil || !strings.Contains(err.Error(), "begin at 5") {
 		t.Fatalf("entry 5 after 3: %v; want an error", err)
 	}
+}
+
+// TestConflictReleased: of a log that a snapshot replaced, only the last record
+// stays, and its entry does not come back.
+func TestConflictReleased(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := mustOpen(t, dir)
+	mustDo(t, s.Save(hardState(1, 1, 4), entries(1, 1, 20, 10)))
+	mustDo(t, s.SaveSnap(snapshot(8, 2)))
+	mustDo(t, s.Release(snapshot(8, 2)))
+	if s.first != s.last {
+		t.Fatalf("the records %d to %d are left, want only the last", s.first, s.last)
+	}
+	mustDo(t, s.Close())
+	s, state := mustOpen(t, dir)
+	if state.LastIndex() != 8 || len(state.Entries) > 0 {
+		t.Fatalf("the log ends at %d after the snapshot at 8", state.LastIndex())
+	}
+	mustDo(t, s.Save(hardState(2, 1, 8), entries(9, 2, 1, 10)))
+	mustDo(t, s.Close())
+	if _, state = mustOpen(t, dir); state.LastIndex() != 9 {
+		t.Fatalf("the log ends at %d, want 9", state.LastIndex())
+	}
+}
+
+func TestGapIsDamage(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := mustOpen(t, dir)
+	mustDo(t, s.Save(hardState(1, 1, 0), entries(1, 1, 3, 10)))
+	var l hraft.Log
+	record{number: s.last + 1, entry: entries(10, 1, 1, 10)[0], hs: s.hs}.toLog(&l)
+	mustDo(t, s.w.StoreLog(&l))
+	mustDo(t, s.Close())
+	wantDamage(t, "entry 10 after 3", dir, s.walDir)
 }
 
 // TestLogIndex compares the runs with a list of all entries.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	wal "github.com/hashicorp/raft-wal"
@@ -12,6 +13,8 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -73,10 +76,16 @@ func (s *storage) loadMeta(existed bool) (types.PersistentState, error) {
 		return types.PersistentState{}, &backends.DamageError{File: path, Err: err}
 	}
 	var state types.PersistentState
-	err := guard(path, func() (err error) {
-		state, err = s.meta.Load(s.walDir)
-		return err
-	})
+	err := probeMeta(path)
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		return state, fmt.Errorf("%s: %w", path, backends.ErrLocked)
+	}
+	if err == nil {
+		err = guard(path, func() (err error) {
+			state, err = s.meta.Load(s.walDir)
+			return err
+		})
+	}
 	if err == nil && existed && len(state.Segments) == 0 {
 		err = errors.New("it knows no segment")
 	}
@@ -84,6 +93,41 @@ func (s *storage) loadMeta(existed bool) (types.PersistentState, error) {
 		return state, &backends.DamageError{File: path, Err: err}
 	}
 	return state, nil
+}
+
+// probeMeta reads wal-meta.db as raft-wal will. bbolt panics on some damage, and
+// then leaves the file open and locked; raft-wal waits for that lock without an
+// end. Here the file is known, and closed whatever happens.
+func probeMeta(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil // raft-wal makes it
+	}
+	var file *os.File
+	open := func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+		file, err = os.OpenFile(name, flag, mode)
+		return file, err
+	}
+	err := guard(path, func() error {
+		db, err := bbolt.Open(path, 0o644, &bbolt.Options{Timeout: time.Second, OpenFile: open})
+		if err != nil {
+			return err
+		}
+		err = db.View(func(tx *bbolt.Tx) error {
+			bucket := tx.Bucket([]byte(metadb.MetaBucket))
+			if bucket == nil || tx.Bucket([]byte(metadb.StableBucket)) == nil {
+				return errors.New("a bucket is missing")
+			}
+			bucket.Get([]byte(metadb.MetaKey))
+			return nil
+		})
+		return errors.Join(err, db.Close())
+	})
+	if file != nil && err != nil {
+		// Closing it alone would leave the lock to a child that is being started.
+		syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+		file.Close()
+	}
+	return err
 }
 
 // finishRotation enters in wal-meta.db that the tail is sealed, and a new tail

@@ -126,7 +126,7 @@ func readSegment(path string, info types.SegmentInfo) (*batches, error) {
 		return nil, fmt.Errorf("open a segment: %w", err)
 	}
 	b := &batches{size: stat.Size()}
-	in := bufio.NewReaderSize(f, 1<<20)
+	in := bufio.NewReaderSize(f, 64<<10)
 	var batch []byte
 	for {
 		var good bool
@@ -273,26 +273,27 @@ func (b *batches) finishTail(path string, info types.SegmentInfo) error {
 // restOf is what the file holds from offset to its last byte that is not zero,
 // nil if there is none.
 func restOf(f *os.File, offset int64) ([]byte, error) {
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		return nil, err
-	}
 	var rest []byte
-	buf, zeros, skipped := make([]byte, 1<<20), make([]byte, 1<<20), 0
-	for {
-		n, err := io.ReadFull(f, buf)
-		if bytes.Equal(buf[:n], zeros[:n]) {
-			skipped += n
-		} else {
-			rest = append(append(rest, make([]byte, skipped)...), buf[:n]...)
-			skipped = 0
+	buf, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
+	for at := offset; ; {
+		next, ok := nextData(f, at)
+		if !ok {
+			break
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return bytes.TrimRight(rest, "\x00"), nil
+		n, err := f.ReadAt(buf, next)
+		if !bytes.Equal(buf[:n], zeros[:n]) {
+			rest = append(rest, make([]byte, next-offset-int64(len(rest)))...)
+			rest = append(rest, buf[:n]...)
+		}
+		at = next + int64(n)
+		if errors.Is(err, io.EOF) {
+			break
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
+	return bytes.TrimRight(rest, "\x00"), nil
 }
 
 // findBatch looks for a good batch in b, which begins behind one. Its checksum
