@@ -46,6 +46,20 @@ func kill(t testing.TB, d *cutDisk, s *storage) {
 	d.revive()
 }
 
+// file runs f on a file while the storage that uses the disk is alive: its
+// preparer makes segments in the background.
+func (d *cutDisk) file(name string, f func(n *inode)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(d.names[name])
+}
+
+// bytes is a copy of what a file holds now.
+func (d *cutDisk) bytes(name string) (data []byte) {
+	d.file(name, func(n *inode) { data = slices.Clone(n.data) })
+	return data
+}
+
 // clone copies the disk as it is read back, and takes all of it for durable.
 func (d *cutDisk) clone() *cutDisk {
 	d.mu.Lock()

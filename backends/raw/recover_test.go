@@ -167,9 +167,9 @@ func TestTornTail(t *testing.T) {
 	d, want := smallLog(t, smallConfig, false)
 	s, _ := mustOpen(t, d, smallConfig)
 	name, end := segmentName(s.current().number), s.end
-	before := slices.Clone(d.names[name].data)
+	before := d.bytes(name)
 	must(t, s.Save(hs(5, 1, 22), entries(24, 5, 2, 400)))
-	after := slices.Clone(d.names[name].data)
+	after := d.bytes(name)
 	if string(before) == string(after) || s.end <= end || segmentName(s.current().number) != name {
 		t.Fatalf("the record is not in %s from %d on", name, end)
 	}
@@ -199,9 +199,11 @@ func TestOpenLeavesNothingPending(t *testing.T) {
 	if st.LastIndex() != want.LastIndex() {
 		t.Fatalf("entries up to %d, want %d", st.LastIndex(), want.LastIndex())
 	}
-	if n := d.names[segmentName(s.current().number)]; len(n.writes) > 0 {
-		t.Errorf("%d writes wait for a sync", len(n.writes))
-	}
+	d.file(segmentName(s.current().number), func(n *inode) {
+		if len(n.writes) > 0 {
+			t.Errorf("%d writes wait for a sync", len(n.writes))
+		}
+	})
 	kill(t, d, s)
 }
 
@@ -278,10 +280,12 @@ func TestValueThatLooksLikeTheLog(t *testing.T) {
 	must(t, s.Sync())
 	name, end := segmentName(1), s.end
 	evil := entries(9, 1, 1, 0)
-	evil[0].Data = slices.Clone(d.names[name].data[:end])
-	before := slices.Clone(d.names[name].data)
+	evil[0].Data = d.bytes(name)[:end]
+	before := d.bytes(name)
 	must(t, s.Save(hs(1, 1, 0), evil))
-	d.names[name].data = writeAt(d.names[name].data, before[end:end+512], int(end)) // torn: its first sector is lost
+	d.file(name, func(n *inode) {
+		n.data = writeAt(n.data, before[end:end+512], int(end)) // torn: its first sector is lost
+	})
 	kill(t, d, s)
 	s, st := mustOpen(t, d, cfg)
 	if st.LastIndex() != 8 {
