@@ -149,15 +149,24 @@ func Usable(r *result.Run) bool {
 // durability are not compared, and neither are percentiles that too few
 // operations support.
 func Compare(runs []result.Run, baseline string, opts Options) ([]result.Comparison, error) {
+	if !slices.ContainsFunc(runs, func(r result.Run) bool { return Name(&r) == baseline }) {
+		return nil, fmt.Errorf("no run of the baseline %q", baseline)
+	}
+	groups := groupRuns(runs, byBackend)
+	table, err := comparePairs(groups, baseline, opts)
+	if len(groups) == 1 {
+		clearConfig(table)
+	}
+	return table, err
+}
+
+// comparePairs compares every series of every group with the one named baseline.
+func comparePairs(groups []*group, baseline string, opts Options) ([]result.Comparison, error) {
 	opts, chosen, err := opts.resolve()
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(runs, func(r result.Run) bool { return Name(&r) == baseline }) {
-		return nil, fmt.Errorf("no run of the baseline %q", baseline)
-	}
 	var table []result.Comparison
-	groups := groupRuns(runs)
 	for _, g := range groups {
 		base := g.find(baseline)
 		if base == nil {
@@ -176,9 +185,6 @@ func Compare(runs []result.Run, baseline string, opts Options) ([]result.Compari
 		}
 	}
 	judge(table, opts.Noise)
-	if len(groups) == 1 {
-		clearConfig(table)
-	}
 	return table, nil
 }
 
@@ -211,7 +217,11 @@ func (g *group) find(name string) *series {
 	return nil
 }
 
-func groupRuns(runs []result.Run) []*group {
+// byBackend sorts runs by what they have in common (the group) and by what is
+// compared (the name within it).
+func byBackend(r *result.Run) (config, name string) { return Config(r), Name(r) }
+
+func groupRuns(runs []result.Run, sort func(*result.Run) (config, name string)) []*group {
 	var groups []*group
 	byConfig := map[string]*group{}
 	for i := range runs {
@@ -219,16 +229,16 @@ func groupRuns(runs []result.Run) []*group {
 		if !Usable(r) {
 			continue
 		}
-		config := Config(r)
+		config, name := sort(r)
 		g := byConfig[config]
 		if g == nil {
 			g = &group{config: config}
 			byConfig[config] = g
 			groups = append(groups, g)
 		}
-		s := g.find(Name(r))
+		s := g.find(name)
 		if s == nil {
-			s = &series{name: Name(r), durability: r.Durability}
+			s = &series{name: name, durability: r.Durability}
 			g.backends = append(g.backends, s)
 		}
 		s.runs = append(s.runs, r)

@@ -26,7 +26,7 @@ func CompareSuites(before, after Side, opts Options) ([]result.Comparison, error
 	if err != nil {
 		return nil, err
 	}
-	beforeGroups, afterGroups := groupRuns(before.Runs), groupRuns(after.Runs)
+	beforeGroups, afterGroups := groupRuns(before.Runs, byBackend), groupRuns(after.Runs, byBackend)
 	var table []result.Comparison
 	shared := 0
 	for _, og := range beforeGroups {

@@ -178,6 +178,7 @@ func TestUsage(t *testing.T) {
 		"bad threshold":     {[]string{"run", "--threshold", "save.p99=5ms"}, "threshold"},
 		"report of nothing": {[]string{"report"}, "directory"},
 		"compare one":       {[]string{"compare", "a"}, "two"},
+		"compare by":        {[]string{"compare", "--by", "loop", "a", "b"}, "--in"},
 		"disk for no time":  {[]string{"disk", "--duration", "0"}, "100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,6 +20,7 @@ type compareFlags struct {
 	json      bool
 	html      string
 	in        string
+	by        string
 	metrics   []string
 	tolerance float64
 	noise     float64
@@ -30,15 +31,17 @@ func (a *app) compareCommand() *cobra.Command {
 	var f compareFlags
 	cmd := &cobra.Command{
 		Use:   "compare A B",
-		Short: "Compare two results, or two backends of one result",
+		Short: "Compare two results, two backends of one result, or two settings",
 		Long: `Compare B against A, metric by metric: the ratio with its 95 % interval and a
 verdict. A and B are two results (directories of runs), each backend against itself;
-or, with --in DIR, two backends of one result, paired within its blocks.
+or, with --in DIR, two backends of one result, paired within its blocks; or, with
+--by SETTING as well, two values of a setting, each backend against itself.
 
 Exit codes: 0 ok · 2 usage · 5 regression: a metric is worse, and its whole interval
 lies beyond the tolerance.`,
 		Example: `  raftbench compare before/ after/
   raftbench compare --in raftbench-out/20260102T150405Z etcd-wal pebble
+  raftbench compare --in nightly --by loop ready async
   raftbench compare before/ after/ --metric save.p99 --tolerance 0.1`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -51,6 +54,7 @@ lies beyond the tolerance.`,
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON: {\"comparisons\": […]}")
 	cmd.Flags().StringVar(&f.html, "html", "", "also write an HTML page to this file")
 	cmd.Flags().StringVar(&f.in, "in", "", "result that holds both backends")
+	cmd.Flags().StringVar(&f.by, "by", "", "with --in: compare two values of a setting: "+strings.Join(stats.Settings(), ", "))
 	cmd.Flags().StringArrayVar(&f.metrics, "metric", nil, "metric to compare, e.g. save.p99; repeatable (default: the usual ones)")
 	cmd.Flags().Float64Var(&f.tolerance, "tolerance", 0.05, "change for the worse that is tolerated")
 	cmd.Flags().Float64Var(&f.noise, "noise", stats.DefaultNoise, "difference that is not worth a verdict")
@@ -61,6 +65,9 @@ lies beyond the tolerance.`,
 func (a *app) compare(one, two string, f *compareFlags) error {
 	if f.tolerance < 0 || f.noise <= 0 || f.noise >= 1 {
 		return usageErrorf("--tolerance %v, --noise %v: want 0 or more, and a share between 0 and 1", f.tolerance, f.noise)
+	}
+	if f.by != "" && f.in == "" {
+		return usageErrorf("--by %s: it compares within one result; name it with --in DIR", f.by)
 	}
 	for _, m := range f.metrics {
 		if _, err := stats.Lookup(m); err != nil {
@@ -90,6 +97,13 @@ func (f *compareFlags) table(one, two string) ([]*result.Result, []result.Compar
 		r, err := reports.Read(f.in)
 		if err != nil {
 			return nil, nil, err
+		}
+		if f.by != "" {
+			table, err := stats.CompareBy(r.Runs, f.by, one, two, opts)
+			if err != nil {
+				return nil, nil, usageErrorf("compare --in %s --by %s: %v", f.in, f.by, err)
+			}
+			return []*result.Result{r}, table, nil
 		}
 		for _, name := range []string{one, two} {
 			if !slices.ContainsFunc(r.Runs, func(run result.Run) bool { return stats.Name(&run) == name }) {
