@@ -5,7 +5,7 @@ PKGS     := ./...
 # under the race detector on two cores.
 TIMEOUT  ?= 40m
 
-.PHONY: help setup test race lint bench selftest fuzz screenshots soak
+.PHONY: help setup test race lint bench selftest fuzz screenshots soak torture
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,8 +34,12 @@ selftest: ## a backend against itself, and one whose Save is slowed by 10 %, on 
 fuzz: ## each fuzz target for a minute
 	@scripts/fuzz 60s
 
-soak: ## kill a cluster on every engine twenty times; a thousand power cuts
+torture: ## fifty rounds of partitions, kills and slow links for each loop, judged by porcupine
+	RAFTBENCH_TORTURE=50 $(GO) test -count=1 -parallel 6 -run 'TestTorture$$' -v -timeout 60m ./node/torture
+
+soak: ## kill a cluster on every engine twenty times; shared stores; a thousand power cuts
 	RAFTBENCH_KILLS=20 $(GO) test -count=1 -run TestKill -v -timeout 60m ./bench
+	RAFTBENCH_SHARED=1 $(GO) test -count=1 -run TestSharedConformance -timeout 60m ./backends/...
 	$(GO) run ./cmd/raftbench powercut --cuts 1000
 
 screenshots: ## a real run, and pictures of its report for the README

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -28,7 +29,11 @@ func (n *Node) ReadIndex(ctx context.Context, done func(error)) error {
 
 // readLoop serves all reads that wait with one read index, as etcd does.
 func (n *Node) readLoop() {
-	var id uint64
+	// Requests of an earlier life of this node may still be under way, and an answer
+	// to one of them, taken for that to one of this life's, would allow a read of
+	// what was committed back then. So no two lives count from the same number (as
+	// etcd's idutil sees to).
+	id := rand.Uint64()
 	for {
 		waiting := n.reads.take(n.ctx)
 		if waiting == nil {
