@@ -130,8 +130,23 @@ type Backend struct {
 	// *[DamageError], [ErrLocked], or what the system said, wrapped with the
 	// file's name.
 	Open func(opts Options) (Storage, State, error)
+	// OpenShared, if set, opens one store for the logs of many raft groups of one
+	// host, as CockroachDB and TiKV keep theirs. Options and errors are those of
+	// Open. A directory is for one of the two, for its life.
+	OpenShared func(opts Options) (Shared, error)
 
 	preset map[string]string
+}
+
+// Shared is one store under the logs of many raft groups.
+type Shared interface {
+	// Group creates or recovers the log of one group, which keeps the rules as a
+	// store of its own does. Groups may be used at the same time, and what they
+	// save at the same time may share a sync. A group that is open already is
+	// [ErrLocked]. After an error of one group the store is unusable for all.
+	Group(id uint64) (Storage, State, error)
+	// Close frees files and locks; the groups must be closed before.
+	Close() error
 }
 
 // With returns the backend with settings that every Open gets, unless the
@@ -152,6 +167,34 @@ func (b Backend) With(params map[string]string) Backend {
 		opts.Params = merged
 		return open(opts)
 	}
+	if shared := b.OpenShared; shared != nil {
+		b.OpenShared = func(opts Options) (Shared, error) {
+			merged := maps.Clone(params)
+			maps.Copy(merged, opts.Params)
+			opts.Params = merged
+			return shared(opts)
+		}
+	}
+	return b
+}
+
+// GroupStorage is the key under which labels say how the groups of a host are
+// stored: "shared", all in one store, or "separate", each in one of its own.
+const GroupStorage = "group-storage"
+
+// ForGroups returns the backend for a host of many groups, with
+// [GroupStorage] in its label: separate where that is asked for, where an earlier
+// call has settled it, or where the engine has no shared store.
+func (b Backend) ForGroups(separate bool) Backend {
+	preset := maps.Clone(b.preset)
+	if preset == nil {
+		preset = map[string]string{}
+	}
+	preset[GroupStorage] = "shared"
+	if separate || b.OpenShared == nil {
+		b.OpenShared, preset[GroupStorage] = nil, "separate"
+	}
+	b.preset = preset
 	return b
 }
 

@@ -61,7 +61,6 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/internal/dirlock"
@@ -75,6 +74,7 @@ var Backend = backends.Backend{
 	Durability: backends.Synced,
 	Params:     params,
 	Open:       open,
+	OpenShared: openShared,
 }
 
 var params = []backends.Param{
@@ -133,42 +133,50 @@ func parse(given map[string]string) (badger.Options, error) {
 }
 
 func open(opts backends.Options) (backends.Storage, backends.State, error) {
-	o, err := parse(opts.Params)
+	e, err := openLocked(opts)
 	if err != nil {
 		return nil, backends.State{}, err
+	}
+	s, st, err := kvlog.Open(opts.Dir, e, e.config())
+	if err != nil {
+		return nil, backends.State{}, openError(opts.Dir, err)
+	}
+	return s, st, nil
+}
+
+func openShared(opts backends.Options) (backends.Shared, error) {
+	e, err := openLocked(opts)
+	if err != nil {
+		return nil, err
+	}
+	return kvlog.NewShared(opts.Dir, e, e.config(), openError), nil
+}
+
+// openLocked opens the engine in a directory that nobody else uses.
+func openLocked(opts backends.Options) (*engine, error) {
+	o, err := parse(opts.Params)
+	if err != nil {
+		return nil, err
 	}
 	release, err := dirlock.Lock(opts.Dir)
 	if err != nil {
-		return nil, backends.State{}, err
+		return nil, err
 	}
 	e, err := openEngine(opts.Dir, o)
 	if err != nil {
-		return nil, backends.State{}, errors.Join(err, release())
+		return nil, errors.Join(err, release())
 	}
 	e.release = release
-	s, st, err := kvlog.Open(opts.Dir, e, kvlog.Config{
-		// Below badger's own limits, which count some bytes for each key, too.
+	return e, nil
+}
+
+// config is below badger's own limits, which count some bytes for each key, too.
+func (e *engine) config() kvlog.Config {
+	return kvlog.Config{
 		MaxBatchBytes: int(e.db.MaxBatchSize() * 3 / 4),
 		MaxBatchOps:   int(e.db.MaxBatchCount() / 2),
 		DeleteStep:    min(deleteStep, int(e.db.MaxBatchCount()/2)),
 		ChunkBytes:    min(chunkBytes, int(e.db.MaxBatchSize()/2)),
-	})
-	if err != nil {
-		return nil, backends.State{}, openError(opts.Dir, err)
+		Released:      e.collectGarbage,
 	}
-	return &storage{Storage: s, e: e}, st, nil
-}
-
-// storage adds the garbage collection of the value log to Release.
-type storage struct {
-	*kvlog.Storage
-	e *engine
-}
-
-func (s *storage) Release(snap *raftpb.Snapshot) error {
-	if err := s.Storage.Release(snap); err != nil {
-		return err
-	}
-	s.e.collectGarbage()
-	return nil
 }

@@ -17,9 +17,29 @@ import (
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/backendtest"
+	"github.com/raftbench/raftbench/backends/internal/kvlog"
 )
 
 func TestConformance(t *testing.T) { backendtest.Run(t, Backend) }
+
+// TestSharedConformance: a group of a shared store keeps the rules, and its
+// neighbours stay as they are. It takes a minute; RAFTBENCH_SHARED=1 asks for it.
+func TestSharedConformance(t *testing.T) {
+	if os.Getenv("RAFTBENCH_SHARED") == "" {
+		t.Skip("set RAFTBENCH_SHARED=1 to run the suite on a group of a shared store, too")
+	}
+	backendtest.Run(t, backendtest.Group(Backend))
+}
+
+// openBoth opens a storage, and shows the engine under it.
+func openBoth(t *testing.T, opts backends.Options) (backends.Storage, *engine) {
+	t.Helper()
+	e, err := openLocked(opts)
+	must(t, err)
+	s, _, err := kvlog.Open(opts.Dir, e, e.config())
+	must(t, err)
+	return s, e
+}
 
 // TestValueLog sends values to the value log, many small memtables to tables, and
 // sees the space come back. Not under the race detector: badger v4.9.6 reads the
@@ -31,8 +51,7 @@ func TestValueLog(t *testing.T) {
 	}
 	dir := t.TempDir()
 	params := map[string]string{"valuethreshold": "256B", "vlogsize": "16MiB", "memtable": "1MiB", "compression": "none"}
-	s, _, err := Backend.Open(backends.Options{Dir: dir, Params: params})
-	must(t, err)
+	s, e := openBoth(t, backends.Options{Dir: dir, Params: params})
 	const batch, size, keep = 256, 1000, 512
 	var last uint64
 	var written int64
@@ -52,7 +71,7 @@ func TestValueLog(t *testing.T) {
 		if used = diskUsed(t, dir); time.Now().After(deadline) {
 			t.Fatalf("%d MiB were written and all but %d entries released, and the directory takes %d MiB", written>>20, keep, used>>20)
 		}
-		s.(*storage).e.collectGarbage()
+		e.collectGarbage()
 	}
 	must(t, s.Save(hardState(last), entries(last+1, 1, size)))
 	must(t, s.Close())
@@ -210,11 +229,10 @@ func TestLoggedFailureIsAnError(t *testing.T) {
 		{"a remark", func(l logger) { l.Warningf("%s might be too small. Metrics: %s\n", "Block cache", "none") }, false},
 		{"news", func(l logger) { l.Infof("Processed %d entries in %d loops", 1, 1) }, false},
 	} {
-		s, _, err := Backend.Open(backends.Options{Dir: t.TempDir()})
-		must(t, err)
+		s, e := openBoth(t, backends.Options{Dir: t.TempDir()})
 		must(t, s.Save(hardState(0), entries(1, 1, 10)))
-		c.log(logger{s.(*storage).e.health})
-		err = s.Save(hardState(0), entries(2, 1, 10))
+		c.log(logger{e.health})
+		err := s.Save(hardState(0), entries(2, 1, 10))
 		if (err != nil) != c.failure {
 			t.Errorf("%s: Save returned %v", c.name, err)
 		}
@@ -253,13 +271,11 @@ func TestEmptyLogs(t *testing.T) {
 // end the process.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	s, _, err := Backend.Open(backends.Options{Dir: dir})
-	must(t, err)
+	s, e := openBoth(t, backends.Options{Dir: dir})
 	must(t, s.Save(hardState(0), entries(1, 1, 10)))
-	e := s.(*storage).e
 	e.space.reserve = 1 << 60
 	e.space.left.Store(0)
-	err = s.Save(hardState(0), entries(2, 1, 10))
+	err := s.Save(hardState(0), entries(2, 1, 10))
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), dir) {
 		t.Fatalf("got %v, want an error that there is no space, and where", err)
 	}

@@ -49,6 +49,7 @@ var Backend = backends.Backend{
 	Durability: backends.Synced,
 	Params:     params,
 	Open:       open,
+	OpenShared: openShared,
 }
 
 var params = []backends.Param{
@@ -98,24 +99,44 @@ func parse(given map[string]string) (settings, error) {
 }
 
 func open(opts backends.Options) (backends.Storage, backends.State, error) {
-	set, err := parse(opts.Params)
+	e, err := openLocked(opts)
 	if err != nil {
 		return nil, backends.State{}, err
 	}
-	release, err := dirlock.Lock(opts.Dir)
-	if err != nil {
-		return nil, backends.State{}, err
-	}
-	e, err := openEngine(filepath.Join(opts.Dir, fileName), set)
-	if err != nil {
-		return nil, backends.State{}, errors.Join(err, release())
-	}
-	e.release = release
-	s, st, err := kvlog.Open(e.path, e, kvlog.Config{DeleteStep: deleteStep})
+	s, st, err := kvlog.Open(e.path, e, config)
 	if err != nil {
 		return nil, backends.State{}, err
 	}
 	return s, st, nil
+}
+
+func openShared(opts backends.Options) (backends.Shared, error) {
+	e, err := openLocked(opts)
+	if err != nil {
+		return nil, err
+	}
+	return kvlog.NewShared(e.path, e, config, nil), nil
+}
+
+// config: bbolt has one read-write transaction at a time.
+var config = kvlog.Config{DeleteStep: deleteStep, OneCommit: true}
+
+// openLocked opens the engine in a directory that nobody else uses.
+func openLocked(opts backends.Options) (*engine, error) {
+	set, err := parse(opts.Params)
+	if err != nil {
+		return nil, err
+	}
+	release, err := dirlock.Lock(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	e, err := openEngine(filepath.Join(opts.Dir, fileName), set)
+	if err != nil {
+		return nil, errors.Join(err, release())
+	}
+	e.release = release
+	return e, nil
 }
 
 func openEngine(path string, set settings) (*engine, error) {

@@ -20,6 +20,10 @@ import (
 
 func TestConformance(t *testing.T) { backendtest.Run(t, Backend) }
 
+// TestSharedConformance: a group of a shared store keeps the rules, and its
+// neighbours stay as they are.
+func TestSharedConformance(t *testing.T) { backendtest.Run(t, backendtest.Group(Backend)) }
+
 // TestConformanceNoFreelistSync is the whole suite once more, with the settings
 // that change what is on disk; RAFTBENCH_BBOLT_ALL=1 asks for it.
 func TestConformanceNoFreelistSync(t *testing.T) {

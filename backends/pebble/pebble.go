@@ -54,6 +54,7 @@ var Backend = backends.Backend{
 	Durability: backends.Synced,
 	Params:     params,
 	Open:       open,
+	OpenShared: openShared,
 }
 
 var params = []backends.Param{
@@ -113,16 +114,39 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 }
 
 func openOn(base vfs.FS, opts backends.Options) (backends.Storage, backends.State, error) {
-	o, cache, err := parse(opts.Params)
+	e, err := openEngine(base, opts)
 	if err != nil {
 		return nil, backends.State{}, err
+	}
+	s, st, err := kvlog.Open(opts.Dir, e, config)
+	if err != nil {
+		return nil, backends.State{}, openError(opts.Dir, err)
+	}
+	return s, st, nil
+}
+
+func openShared(opts backends.Options) (backends.Shared, error) {
+	e, err := openEngine(vfs.Default, opts)
+	if err != nil {
+		return nil, err
+	}
+	return kvlog.NewShared(opts.Dir, e, config, openError), nil
+}
+
+var config = kvlog.Config{Unsynced: true, RangeDelete: true, ChunkBytes: chunkBytes, ChunksPerBatch: chunksPerBatch}
+
+// openEngine opens pebble in a directory that nobody else uses.
+func openEngine(base vfs.FS, opts backends.Options) (*engine, error) {
+	o, cache, err := parse(opts.Params)
+	if err != nil {
+		return nil, err
 	}
 	release, err := dirlock.Lock(opts.Dir)
 	if err != nil {
-		return nil, backends.State{}, err
+		return nil, err
 	}
 	if err := kvlog.SyncFiles(opts.Dir); err != nil {
-		return nil, backends.State{}, errors.Join(err, release())
+		return nil, errors.Join(err, release())
 	}
 	e := &engine{health: kvlog.NewHealth(), release: release}
 	e.fs = &seamFS{FS: base, health: e.health, onSync: opts.OnSync}
@@ -137,15 +161,9 @@ func openOn(base vfs.FS, opts backends.Options) (backends.Storage, backends.Stat
 		return err
 	})
 	if err != nil {
-		return nil, backends.State{}, errors.Join(openError(opts.Dir, err), e.giveUp())
+		return nil, errors.Join(openError(opts.Dir, err), e.giveUp())
 	}
-	s, st, err := kvlog.Open(opts.Dir, e, kvlog.Config{
-		Unsynced: true, RangeDelete: true, ChunkBytes: chunkBytes, ChunksPerBatch: chunksPerBatch,
-	})
-	if err != nil {
-		return nil, backends.State{}, openError(opts.Dir, err)
-	}
-	return s, st, nil
+	return e, nil
 }
 
 // openError says which errors mean damage: those that pebble marks as corruption,

@@ -66,8 +66,9 @@ type Op struct {
 }
 
 // Engine is an ordered key-value store as this package needs it. Iterate is
-// called before Commit only. Commit and Sync may be called by several goroutines
-// at the same time.
+// called before the first Commit, or, under a [Shared], for keys that no Commit
+// touches meanwhile. Commit and Sync may be called by several goroutines at the
+// same time.
 //
 // After an error of Commit or Sync no other call than Close follows.
 type Engine interface {
@@ -102,6 +103,11 @@ type Config struct {
 	ChunkBytes int
 	// ChunksPerBatch is how many chunks one Commit holds; 0 is 1.
 	ChunksPerBatch int
+	// OneCommit: the engine makes one Commit after the other, so that those of
+	// several groups that wait are better made as one. Others gather by themselves.
+	OneCommit bool
+	// Released, if set, is called at the end of every Release.
+	Released func()
 }
 
 const (

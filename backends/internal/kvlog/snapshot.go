@@ -142,6 +142,9 @@ func (s *Storage) Release(snap *raftpb.Snapshot) error {
 		}
 		s.stale = s.stale[1:]
 	}
+	if s.cfg.Released != nil {
+		s.cfg.Released()
+	}
 	return nil
 }
 

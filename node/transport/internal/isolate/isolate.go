@@ -91,9 +91,12 @@ func copyScalar[T any](room, v *T) *T {
 // PayloadBytes is what a message carries for its users: the Data of its entries
 // and of its snapshot, and its Context. Framing and scalars are not counted.
 func PayloadBytes(m *raftpb.Message) int64 {
-	n := len(m.Context)
+	n := int64(len(m.Context) + len(m.GetSnapshot().GetData()))
 	for _, e := range m.Entries {
-		n += len(e.GetData())
+		n += int64(len(e.GetData()))
 	}
-	return int64(n + len(m.GetSnapshot().GetData()))
+	for _, r := range m.Responses {
+		n += PayloadBytes(r)
+	}
+	return n
 }
