@@ -41,7 +41,7 @@ func (o One) ageSteady() time.Duration { return o.Duration / ageShare }
 // age runs the cycles and fills the run with their sum.
 func (c *cluster) age(ctx context.Context, run *result.Run, report func(Progress)) error {
 	sum := ageSum{response: load.NewHistogram(), save: load.NewHistogram()}
-	before := c.usage()
+	c.before = c.usage()
 	for n := 1; n <= c.one.Cycles; n++ {
 		cycle, err := c.cycle(ctx, n, &sum, report)
 		if err != nil {
@@ -49,14 +49,14 @@ func (c *cluster) age(ctx context.Context, run *result.Run, report func(Progress
 		}
 		run.Cycles = append(run.Cycles, cycle)
 	}
-	after := c.usage()
+	c.after = c.usage()
 	sum.fill(run)
 	c.fillSaves(run)
 	run.Save = load.Summary(sum.save, true)
 	if c.one.Load.Kind == LoadOpen || c.one.Load.Kind == LoadPoisson {
 		run.Lag, run.Service = sum.lag, sum.service
 	}
-	fillCosts(run, before, after)
+	mergeCosts(run, []Part{c.part()})
 	run.Flags = append(run.Flags, ageFlags(run)...)
 	run.Aging = aging(run)
 	return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/raftbench/raftbench/node"
 )
 
-// cluster is the nodes of one run in this process.
+// cluster is the nodes of one run in this process: all, or the one of a [Member].
 type cluster struct {
 	syncs    syncWatch
 	one      One
@@ -26,6 +26,10 @@ type cluster struct {
 	members  []*member
 	logger   *slog.Logger
 	backlog  []int64 // operations in flight at the end of each of the last windows
+
+	before, after *usageNow  // at both ends of the measured time
+	measuring     func(bool) // hears of them; may be nil
+	elsewhere     bool       // the other nodes are; which one acknowledges is told
 }
 
 // member is one node with what is under and above it.
@@ -100,7 +104,7 @@ func (c *cluster) startMember(m *member) error {
 		Trace: &node.Trace{
 			Committed: m.state.committed,
 			Leader: func(_ uint64, isLeader bool) {
-				if isLeader {
+				if isLeader && !c.elsewhere {
 					c.o.proposer.Store(m)
 				}
 			},

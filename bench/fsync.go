@@ -10,7 +10,6 @@ import (
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench/load"
 	"github.com/raftbench/raftbench/bench/probe"
-	"github.com/raftbench/raftbench/bench/result"
 )
 
 // syncWatch sees the sync calls of a run: in the kernel where that is allowed,
@@ -78,33 +77,26 @@ func (w *syncWatch) end() {
 	w.mu.Unlock()
 }
 
-// fill writes what was counted into a run: the latency of every call, all nodes
-// together and each for itself. fsyncs per operation are calls of all nodes.
-func (w *syncWatch) fill(run *result.Run) {
-	all, nodes := load.NewHistogram(), map[int]*hdrhistogram.Histogram{}
-	for id, h := range w.seam {
-		nodes[int(id)] = h
-		all.Merge(h)
-	}
-	out := result.Fsync{Source: "engine"}
+// part is what was counted, nil where nothing could be: by the kernel if it could
+// tell, else by the engine.
+func (w *syncWatch) part() *SyncPart {
+	out := &SyncPart{Source: "engine", Nodes: map[uint64]string{}}
+	nodes := w.seam
 	if r := w.seen; w.kernel != nil && w.seenErr == nil && r.Dropped == 0 {
-		out.Source, out.Calls, all, nodes = "kernel", r.Calls, r.All, r.Nodes
-	}
-	if all.TotalCount() == 0 {
-		run.Flags = append(run.Flags, "fsync_missing")
-		return
-	}
-	out.Latency = load.Summary(all, true)
-	for id := 1; id <= run.Nodes; id++ {
-		if h := nodes[id]; h != nil && h.TotalCount() > 0 {
-			out.Nodes = append(out.Nodes, result.NodeFsync{Node: id, Latency: load.Summary(h, false)})
+		out.Source, out.Calls, nodes = "kernel", r.Calls, map[uint64]*hdrhistogram.Histogram{}
+		for id, h := range r.Nodes {
+			nodes[uint64(id)] = h
 		}
 	}
-	run.Fsync = &out
-	if run.Ops > 0 {
-		perOp := float64(all.TotalCount()) / float64(run.Ops)
-		run.FsyncsPerOp = &perOp
+	for id, h := range nodes {
+		if l := load.Summary(h, true); l.Count > 0 {
+			out.Nodes[id] = l.Encoded
+		}
 	}
+	if len(out.Nodes) == 0 {
+		return nil
+	}
+	return out
 }
 
 // stop ends the watching.

@@ -19,13 +19,16 @@ import (
 //
 // The run is returned also with an error, as far as it got.
 func RunOne(ctx context.Context, one One, progress func(Progress)) (result.Run, error) {
+	if one.Placement.remote() {
+		return one.Header(), usage("placement %s: this program cannot start other processes; set Spec.RunOne", one.Placement)
+	}
 	procs := one.GOMAXPROCS
 	if procs == 0 {
 		procs = defaultProcs(one)
 	}
 	before := runtime.GOMAXPROCS(procs)
 	defer runtime.GOMAXPROCS(before)
-	run := one.header()
+	run := one.Header()
 	run.GOMAXPROCS = procs
 	report := func(p Progress) {
 		if progress != nil {
@@ -61,8 +64,8 @@ func defaultProcs(one One) int {
 	return runtime.NumCPU() + one.Nodes
 }
 
-// header is what is known of a run before it starts.
-func (o One) header() result.Run {
+// Header is what is known of a run before it starts.
+func (o One) Header() result.Run {
 	run := result.Run{
 		ID: o.ID(), Block: o.Block, Order: o.Order, Started: time.Now().UTC(),
 		Backend: o.Backend.Name, Params: o.Backend.Preset(), Durability: string(o.Backend.Durability),
@@ -70,6 +73,9 @@ func (o One) header() result.Run {
 		Workload: string(o.Workload.Kind), ReadRatio: o.ReadRatio, ValueBytes: o.meanValue(), StateBytes: o.StateSize,
 		Load: result.Load{Kind: string(o.Load.Kind), Clients: o.Load.Clients, Rate: o.Load.Rate, Point: o.Load.Point, Share: o.Load.Share,
 			SLO: o.Load.objective(), Step: o.Load.Step},
+	}
+	if o.Placement.remote() {
+		run.Placement = string(o.Placement)
 	}
 	if o.ValueSizeMax > o.ValueSize {
 		run.ValueSize = fmt.Sprintf("%d-%d", o.ValueSize, o.ValueSizeMax)
@@ -103,7 +109,9 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 	}()
 	switch one.Workload.Kind {
 	case WorkloadPropose, WorkloadTrace:
-		err = c.measure(ctx, run, report)
+		if err = c.measure(ctx, run, report); err == nil {
+			err = MergeParts(run, []Part{c.part()})
+		}
 	case WorkloadAge:
 		err = c.age(ctx, run, report)
 	}
@@ -121,7 +129,7 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 		run.Flags = append(run.Flags, "follower_behind")
 	}
 	c.checkHashes(run, behind)
-	c.finish(run)
+	MergeOutcomes(run, []Outcome{c.outcome()})
 	running = false
 	if err := c.stop(); err != nil {
 		return err
@@ -159,18 +167,14 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	if err := c.warmUp(ctx, g, report); err != nil {
 		return err
 	}
-	before := c.usage()
-	c.syncs.begin()
-	c.o.measuring.Store(true)
+	c.beginMeasuring()
 	g.Measure()
 	windows, err := c.run(ctx, g, report)
 	if err != nil {
 		return err
 	}
 	g.EndMeasure()
-	c.o.measuring.Store(false)
-	c.syncs.end()
-	after := c.usage()
+	c.endMeasuring()
 	report(Progress{Phase: "drain"})
 	if err := c.wait(ctx, func() bool { return g.Pending() == 0 }); err != nil {
 		return err
@@ -185,12 +189,28 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 		run.Backlog = slices.Clone(c.backlog)
 	}
 	run.Flags = append(run.Flags, c.loadFlags(run)...)
-	fillCosts(run, before, after)
-	if c.one.Backend.Durability != backends.None {
-		c.syncs.fill(run)
-	}
 	c.fillSaves(run)
 	return nil
+}
+
+// beginMeasuring begins the measured time for all that counts besides the load.
+func (c *cluster) beginMeasuring() {
+	c.before = c.usage()
+	c.syncs.begin()
+	c.o.measuring.Store(true)
+	if c.measuring != nil {
+		c.measuring(true)
+	}
+}
+
+// endMeasuring ends it.
+func (c *cluster) endMeasuring() {
+	if c.measuring != nil {
+		c.measuring(false)
+	}
+	c.o.measuring.Store(false)
+	c.syncs.end()
+	c.after = c.usage()
 }
 
 // run waits for the end of the measured time, or of the operations asked for,
@@ -337,22 +357,5 @@ func (c *cluster) fillSaves(run *result.Run) {
 	if n := s.hist.TotalCount(); n > 0 {
 		perSave := float64(s.entries) / float64(n)
 		run.EntriesPerSave, run.SaveBytes = &perSave, float64(s.bytes)/float64(n)
-	}
-}
-
-// finish writes what the nodes counted over the whole run.
-func (c *cluster) finish(run *result.Run) {
-	first := c.members[0].node.Status().LeaderChanges
-	for _, m := range c.members {
-		st := m.node.Status()
-		run.LateHeartbeats += st.LateHeartbeats
-		first = max(first, st.LeaderChanges)
-	}
-	run.LeaderChanges = max(first-1, 0) // the first election is none
-	if run.LeaderChanges > 0 {
-		run.Flags = append(run.Flags, "leader_changed")
-	}
-	if c.one.Backend.Durability != backends.None {
-		c.fillDisk(run)
 	}
 }

@@ -167,7 +167,7 @@ func TestMatrix(t *testing.T) {
 	}
 	frame.Repeats, frame.Seed = 2, 3
 	frame.RunOne = func(_ context.Context, one One, _ func(Progress)) (result.Run, error) {
-		run := one.header()
+		run := one.Header()
 		run.Throughput = map[string]float64{"a": 900, "none": 1000}[run.Backend]
 		if one.Nodes == 5 && run.Backend == "none" {
 			run.Throughput = 9000

@@ -52,7 +52,7 @@ func (s *limitedStorage) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error 
 func simulated(capacity map[string]float64, noise float64) func(context.Context, One, func(Progress)) (result.Run, error) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	return func(_ context.Context, one One, _ func(Progress)) (result.Run, error) {
-		run := one.header()
+		run := one.Header()
 		top := capacity[one.Backend.Name] * (1 + noise*rng.NormFloat64())
 		run.Throughput = top
 		run.Response = result.Latency{Count: 10_000, P99: time.Millisecond}

@@ -26,6 +26,7 @@ type Spec struct {
 	Networks  Networks      `json:"-"` // how transports are made; default [DefaultNetworks]
 	Loop      node.LoopKind // default ready
 	Nodes     int           // 1 to 9; default 3
+	Placement Placement     // where the nodes run; default in-process, the others need RunOne
 	Batch     int           // most proposals in one MsgProp; default 512
 
 	Workload     Workload // default propose
@@ -142,6 +143,33 @@ func (e *UsageError) Error() string { return e.Reason }
 
 func usage(format string, args ...any) error {
 	return &UsageError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// Placement is where the nodes of a run are.
+type Placement string
+
+// The placements. Package bench/remote makes runs of the last two.
+const (
+	PlacementInProcess Placement = "in-process" // all in one
+	PlacementProcess   Placement = "process"    // each in its own, on this machine
+	PlacementHosts     Placement = "hosts"      // each in its own, on a machine of its own
+)
+
+// remote reports whether nodes of one run are in several processes.
+func (p Placement) remote() bool { return p != "" && p != PlacementInProcess }
+
+// checkPlacement checks what the placement demands of the rest.
+func (s *Spec) checkPlacement(check func(ok bool, format string, args ...any)) {
+	switch s.Placement {
+	case "", PlacementInProcess:
+		return
+	case PlacementProcess, PlacementHosts:
+	default:
+		check(false, "placement %q: want in-process, process or hosts", s.Placement)
+		return
+	}
+	check(!DefaultNetworks().known(s.Transport), "placement %s: the transport %s does not leave its process; use grpc or rafthttp", s.Placement, s.Transport)
+	check(s.Workload.Kind == WorkloadPropose, "placement %s is possible with the workload propose, not %s", s.Placement, s.Workload)
 }
 
 // LoadKind is how operations arrive.
@@ -319,6 +347,7 @@ func (s *Spec) Fill() error {
 	check(s.GOMAXPROCS >= 0 && s.GOMAXPROCS <= 1024, "gomaxprocs %d: want 0 (automatic) to 1024", s.GOMAXPROCS)
 	check(s.Workload.Kind != WorkloadSnapshot || s.Nodes >= 3, "workload snapshot cuts a follower off and needs 3 nodes, not %d", s.Nodes)
 	s.checkWorkload(check)
+	s.checkPlacement(check)
 	for _, size := range s.StateSizes {
 		check(size >= 1<<10 && size <= maxStateBytes, "state size %d B: want 1 KiB to 8 GiB", size)
 	}

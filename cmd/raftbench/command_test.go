@@ -170,6 +170,8 @@ func TestUsage(t *testing.T) {
 		"unknown workload":  {[]string{"run", "--workload", "scan"}, "snapshot"},
 		"trace of nothing":  {[]string{"run", "--workload", "trace"}, "trace:DIR"},
 		"unknown transport": {[]string{"run", "--transport", "pigeon"}, "mem"},
+		"unknown placement": {[]string{"run", "--placement", "moon"}, "in-process, process"},
+		"mem between":       {[]string{"run", "--placement", "process", "--transport", "mem"}, "use grpc or rafthttp"},
 		"unknown loop":      {[]string{"run", "--loop", "fast"}, "async"},
 		"read ratio":        {[]string{"run", "--read-ratio", "2"}, "read ratio"},
 		"unknown flag":      {[]string{"run", "--speed", "11"}, "--speed"},

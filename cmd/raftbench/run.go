@@ -21,6 +21,7 @@ import (
 	"github.com/raftbench/raftbench/backends/powercut"
 	"github.com/raftbench/raftbench/backends/powercut/disk"
 	"github.com/raftbench/raftbench/bench"
+	"github.com/raftbench/raftbench/bench/remote"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
 	"github.com/raftbench/raftbench/bench/trace"
@@ -43,7 +44,7 @@ type runFlags struct {
 	keep, strict, quiet, json, inProcess      bool
 	powercut                                  int
 	noProbe                                   bool
-	file, resume                              string
+	file, resume, placement                   string
 }
 
 const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
@@ -83,7 +84,8 @@ Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wr
 func (f *runFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.backends, "backends", defaultBackends, "names from 'raftbench list', each optionally with parameters: bbolt[freelist=array]")
-	fl.StringVar(&f.transport, "transport", "mem", strings.Join(slices.Sorted(maps.Keys(networks())), ", "))
+	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+" (default mem; grpc where nodes are processes)")
+	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own")
 	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites)")
 	fl.IntVar(&f.nodes, "nodes", 3, "1 to 9")
 	fl.StringVar(&f.load, "load", "", "closed:N clients; open:R or poisson:R arrivals a second; curve; search:p99<10ms (default closed:64; the recorded batches for trace:DIR)")
@@ -119,10 +121,13 @@ func (f *runFlags) register(cmd *cobra.Command) {
 // spec turns the flags into a suite; everything wrong with them is told at once.
 func (f *runFlags) spec() (bench.Spec, error) {
 	s := bench.Spec{
-		Dir: f.dir, Keep: f.keep, Transport: f.transport, Networks: networks(), Loop: node.LoopKind(f.loop),
+		Dir: f.dir, Keep: f.keep, Transport: f.transport, Placement: bench.Placement(f.placement), Networks: networks(), Loop: node.LoopKind(f.loop),
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Seed: f.seed,
 		GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
+	}
+	if s.Transport == "" && s.Placement != bench.PlacementInProcess {
+		s.Transport = "grpc"
 	}
 	var errs []error
 	add := func(err error) { errs = append(errs, err) }
@@ -249,8 +254,19 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) e
 
 // prepare sets what a suite needs of this process.
 func (f *runFlags) prepare(spec *bench.Spec, old *result.Result, checkpoint func(*result.Result) error) error {
+	member, err := memberProcess()
+	if err != nil {
+		return err
+	}
+	here := bench.RunOne
 	if !f.inProcess {
-		spec.RunOne, spec.WriteLog = runInProcess, writeInProcess
+		here, spec.WriteLog = runInProcess, writeInProcess
+	}
+	spec.RunOne = func(ctx context.Context, one bench.One, progress func(bench.Progress)) (result.Run, error) {
+		if one.Placement == bench.PlacementProcess {
+			return remote.Processes{Member: member}.RunOne(ctx, one, progress)
+		}
+		return here(ctx, one, progress)
 	}
 	spec.Resume, spec.Checkpoint = old, checkpoint
 	if err := spec.Fill(); err != nil { // every configuration gets what was set

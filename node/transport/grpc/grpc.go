@@ -146,6 +146,14 @@ func (n *Network) Addr(id uint64) string {
 	return n.addrs[id]
 }
 
+// AddPeer says where a node of another process is, or where it is now. Messages to
+// it that were sent before are lost.
+func (n *Network) AddPeer(id uint64, addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addrs[id] = addr
+}
+
 // Close implements node.Network. Transports that are still open are an error;
 // they go on working.
 func (n *Network) Close() error {

@@ -144,6 +144,17 @@ func (n *Network) Addr(id uint64) string {
 	return n.addrs[id]
 }
 
+// AddPeer says where a node of another process is, or where it is now. Messages to
+// it that were sent before are lost.
+func (n *Network) AddPeer(id uint64, addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addrs[id] = addr
+	for _, t := range n.nodes {
+		t.know(id, n.url(addr))
+	}
+}
+
 // Settled reports whether both streams from one node of this process to another
 // are up: from then on messages arrive in order.
 func (n *Network) Settled(from, to uint64) bool {

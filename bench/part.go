@@ -1,0 +1,224 @@
+package bench
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/env"
+	"github.com/raftbench/raftbench/bench/load"
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+// Part is what one process used and saw in the measured time. A run of one process
+// has one, a run of several the part of each; what they add up to is written by
+// [MergeParts]. A figure that the system does not publish is nil.
+type Part struct {
+	CPU     *time.Duration
+	Written *int64 // by the process, bytes
+	Peak    *int64 // of resident memory, bytes
+	Network *int64 // sent by the transport, bytes
+	Logical int64  // handed to Save and SaveSnap, bytes
+	GCPause int64  // ns
+	Mallocs uint64
+	Syncs   *SyncPart
+}
+
+// SyncPart is what was seen of sync calls.
+type SyncPart struct {
+	Source string            // "kernel" or "engine"
+	Calls  map[string]int64  // by system call, where the kernel was asked
+	Nodes  map[uint64]string // by node, encoded as result.Latency.Encoded is
+}
+
+// part is the difference between the usage at both ends of the measured time, and
+// the syncs in it.
+func (c *cluster) part() Part {
+	before, after := c.before, c.after
+	p := Part{
+		Logical: after.logical - before.logical,
+		GCPause: int64(after.mem.PauseTotalNs - before.mem.PauseTotalNs),
+		Mallocs: after.mem.Mallocs - before.mem.Mallocs,
+	}
+	if before.counted {
+		sent := after.network - before.network
+		p.Network = &sent
+	}
+	if after.ioErr == nil && before.ioErr == nil {
+		written := after.io.Sub(before.io).WriteBytes
+		p.Written = &written
+	}
+	if before.peakReset && after.peak > 0 {
+		p.Peak = &after.peak
+	}
+	if after.cpuErr == nil && before.cpuErr == nil {
+		cpu := after.cpu - before.cpu
+		p.CPU = &cpu
+	}
+	if c.one.Backend.Durability != backends.None {
+		p.Syncs = c.syncs.part()
+	}
+	return p
+}
+
+// sum adds a figure of one more part; the sum is nil where a part does not have it.
+func sum[T int64 | time.Duration](parts []Part, figure func(*Part) *T) *T {
+	var total T
+	for i := range parts {
+		v := figure(&parts[i])
+		if v == nil {
+			return nil
+		}
+		total += *v
+	}
+	return &total
+}
+
+// MergeParts writes the costs of a run and its sync calls, all processes together.
+// Histograms are merged as such.
+func MergeParts(run *result.Run, parts []Part) error {
+	mergeCosts(run, parts)
+	if run.Durability == string(backends.None) {
+		return nil
+	}
+	return mergeSyncs(run, parts)
+}
+
+// mergeCosts writes the costs: of the nodes, the load and the recorders. Resident
+// memory is the sum of what each process had at most.
+func mergeCosts(run *result.Run, parts []Part) {
+	var logical, pause int64
+	var mallocs uint64
+	for _, p := range parts {
+		logical += p.Logical
+		pause += p.GCPause
+		mallocs += p.Mallocs
+	}
+	run.GCPause = &pause
+	run.Bytes = &result.Bytes{Logical: logical}
+	run.Bytes.Network = sum(parts, func(p *Part) *int64 { return p.Network })
+	run.Bytes.Written = sum(parts, func(p *Part) *int64 { return p.Written })
+	run.RSS = sum(parts, func(p *Part) *int64 { return p.Peak })
+	if written := run.Bytes.Written; written != nil && logical > 0 && run.Durability != string(backends.None) {
+		amp := float64(*written) / float64(logical)
+		run.WriteAmp = &amp
+	}
+	if run.Ops == 0 {
+		return
+	}
+	if cpu := sum(parts, func(p *Part) *time.Duration { return p.CPU }); cpu != nil {
+		perOp := float64(*cpu) / float64(run.Ops)
+		run.CPUPerOp = &perOp
+	}
+	allocs := float64(mallocs) / float64(run.Ops)
+	run.AllocsPerOp = &allocs
+}
+
+// mergeSyncs writes the latency of every sync call, all nodes together and each for
+// itself. fsyncs per operation are calls of all nodes, so a part without them, or
+// of another source, leaves all of it out.
+func mergeSyncs(run *result.Run, parts []Part) error {
+	all, nodes := load.NewHistogram(), map[uint64]*hdrhistogram.Histogram{}
+	out := result.Fsync{}
+	for _, p := range parts {
+		if p.Syncs == nil || out.Source != "" && out.Source != p.Syncs.Source {
+			run.Flags = append(run.Flags, "fsync_missing")
+			return nil
+		}
+		out.Source = p.Syncs.Source
+		for call, n := range p.Syncs.Calls {
+			if out.Calls == nil {
+				out.Calls = map[string]int64{}
+			}
+			out.Calls[call] += n
+		}
+		for id, encoded := range p.Syncs.Nodes {
+			h, err := hdrhistogram.Decode([]byte(encoded))
+			if err != nil {
+				return fmt.Errorf("add up the syncs of node %d: %w", id, err)
+			}
+			nodes[id] = h
+			all.Merge(h)
+		}
+	}
+	if all.TotalCount() == 0 {
+		run.Flags = append(run.Flags, "fsync_missing")
+		return nil
+	}
+	out.Latency = load.Summary(all, true)
+	for id := uint64(1); id <= uint64(run.Nodes); id++ {
+		if h := nodes[id]; h != nil && h.TotalCount() > 0 {
+			out.Nodes = append(out.Nodes, result.NodeFsync{Node: int(id), Latency: load.Summary(h, false)})
+		}
+	}
+	run.Fsync = &out
+	if run.Ops > 0 {
+		perOp := float64(all.TotalCount()) / float64(run.Ops)
+		run.FsyncsPerOp = &perOp
+	}
+	return nil
+}
+
+// Outcome is what the nodes of one process counted over the whole run, and what
+// their files occupy at its end.
+type Outcome struct {
+	LeaderChanges  int64 // that a node of it saw, the first election included
+	LateHeartbeats int64
+	Disk           *int64 // bytes that the files occupy; nil where it is not known
+	Live           int64  // bytes that must be kept: the state and the entries after the snapshot
+}
+
+func (c *cluster) outcome() Outcome {
+	var o Outcome
+	var disk int64
+	known := c.one.Backend.Durability != backends.None
+	for _, m := range c.members {
+		st := m.node.Status()
+		o.LateHeartbeats += st.LateHeartbeats
+		o.LeaderChanges = max(o.LeaderChanges, st.LeaderChanges)
+		if !known {
+			continue
+		}
+		n, err := env.DiskUsage(m.dir)
+		if known = err == nil && n > 0; known {
+			disk += n
+			o.Live += m.state.Bytes() + int64(st.Applied-st.Snapshot)*int64(c.payloads.Mean())
+		}
+	}
+	if known {
+		o.Disk = &disk
+	}
+	return o
+}
+
+// MergeOutcomes writes what all nodes counted. Space amplification is against what
+// must be kept.
+func MergeOutcomes(run *result.Run, outcomes []Outcome) {
+	var changes, disk, live int64
+	known := len(outcomes) > 0
+	for _, o := range outcomes {
+		run.LateHeartbeats += o.LateHeartbeats
+		changes = max(changes, o.LeaderChanges)
+		live += o.Live
+		if known = known && o.Disk != nil; known {
+			disk += *o.Disk
+		}
+	}
+	run.LeaderChanges = max(changes-1, 0) // the first election is none
+	if run.LeaderChanges > 0 {
+		run.Flags = append(run.Flags, "leader_changed")
+	}
+	if !known {
+		return
+	}
+	if run.Bytes == nil {
+		run.Bytes = &result.Bytes{}
+	}
+	run.Bytes.Disk = &disk
+	if live > 0 {
+		amp := float64(disk) / float64(live)
+		run.SpaceAmp = &amp
+	}
+}
