@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -23,6 +22,7 @@ const asCommand = "RAFTBENCH_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
+		registerLossy()
 		main()
 	}
 	os.Exit(m.Run())
@@ -334,25 +334,5 @@ func TestWorkerEndsWithParent(t *testing.T) {
 	case <-time.After(time.Minute):
 		_ = cmd.Process.Kill()
 		t.Errorf("the worker goes on without its parent\n%s%s", stdout, stderr)
-	}
-}
-
-// TestExitCodes of what is told from a result.
-func TestExitCodes(t *testing.T) {
-	if o := raftbench(t, quick("--backends", "mem", "--threshold", "mem:response.p99<1ns")...); o.code != exitThreshold {
-		t.Errorf("a missed threshold: exit code %d:\n%s", o.code, o.stderr)
-	}
-	if o := raftbench(t, quick("--backends", "mem", "--threshold", "mem:response.p99<1h")...); o.code != 0 {
-		t.Errorf("a held threshold: exit code %d:\n%s", o.code, o.stderr)
-	}
-	for code, err := range map[int]error{
-		exitUsage:       usageErrorf("bad"),
-		exitInterrupted: context.Canceled,
-		exitFailure:     errors.New("disk on fire"),
-		exitLost:        &exitError{exitLost, errors.New("lost")},
-	} {
-		if got := exitCode(err); got != code {
-			t.Errorf("%v has exit code %d, want %d", err, got, code)
-		}
 	}
 }

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+)
+
+// repoRoot is where README.md and docs are.
+const repoRoot = "../.."
+
+// shellWords splits a line as a shell would, as far as documentation goes: quotes,
+// comments, and an end at the first operator. Variables stay as they stand.
+func shellWords(line string) []string {
+	var words []string
+	var word strings.Builder
+	var quote rune
+	inWord := false
+	flush := func() {
+		if inWord {
+			words = append(words, word.String())
+		}
+		word.Reset()
+		inWord = false
+	}
+	for _, r := range line {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(r)
+		case r == '\'' || r == '"':
+			quote, inWord = r, true
+		case r == ' ' || r == '\t':
+			flush()
+		case strings.ContainsRune("|;&<>", r), r == '#' && !inWord:
+			flush()
+			return words
+		default:
+			word.WriteRune(r)
+			inWord = true
+		}
+	}
+	flush()
+	return words
+}
+
+// shellCommands are the arguments of each raftbench that a script calls.
+func shellCommands(script string) [][]string {
+	var out [][]string
+	for line := range strings.Lines(strings.ReplaceAll(script, "\\\n", " ")) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "$ ")
+		for _, program := range []string{"raftbench ", "go run ./cmd/raftbench ", "sudo raftbench ", "./raftbench "} {
+			if rest, ok := strings.CutPrefix(line, program); ok {
+				out = append(out, shellWords(rest))
+			}
+		}
+	}
+	return out
+}
+
+// codeBlocks are the indented and the fenced lines of a Markdown text.
+func codeBlocks(text string) string {
+	var b strings.Builder
+	fenced := false
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "```") {
+			fenced = !fenced
+			continue
+		}
+		if fenced || strings.HasPrefix(line, "    ") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// checkCommand reports what raftbench would say of arguments before it does
+// anything: a command or a flag that is not there, or a value that it would not
+// take.
+func checkCommand(args []string) error {
+	var out bytes.Buffer
+	a := &app{stdin: &out, stdout: &out, stderr: &out}
+	top := a.rootCommand()
+	cmd, rest, err := top.Find(args)
+	if err != nil {
+		return err
+	}
+	if err := cmd.ParseFlags(rest); err != nil {
+		return fmt.Errorf("%s: %w", cmd.CommandPath(), err)
+	}
+	if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
+		return err
+	}
+	if cmd.Name() != "run" || cmd.Flags().Changed("file") || cmd.Flags().Changed("resume") {
+		return nil
+	}
+	return checkRun(rest)
+}
+
+// checkRun takes the values of the flags of `raftbench run` apart.
+func checkRun(args []string) error {
+	var f runFlags
+	cmd := &cobra.Command{}
+	f.register(cmd)
+	if err := cmd.Flags().Parse(args); err != nil {
+		return err
+	}
+	if _, err := f.suite(cmd.Flags()); err != nil {
+		return err
+	}
+	_, err := parseThresholds(f.thresholds)
+	return err
+}
+
+// TestDocumentedCommands: what the documentation tells people to type exists.
+func TestDocumentedCommands(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join(repoRoot, "docs", "*.md"))
+	if err != nil || len(pages) < 5 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	found := 0
+	for _, page := range append(pages, filepath.Join(repoRoot, "README.md"), filepath.Join(repoRoot, "CONTRIBUTING.md")) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range shellCommands(codeBlocks(string(text))) {
+			found++
+			if err := checkCommand(args); err != nil {
+				t.Errorf("%s: raftbench %s: %v", page, strings.Join(args, " "), err)
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d commands were found", found)
+	}
+}
+
+// workflow is a GitHub Actions workflow, as far as it is looked at here.
+type workflow struct {
+	Jobs map[string]struct {
+		Steps []struct {
+			Name string
+			Uses string
+			Run  string
+		}
+	}
+}
+
+// TestWorkflow: the example for CI is a workflow, and its commands exist.
+func TestWorkflow(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(repoRoot, "docs", "ci", "raftbench.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w workflow
+	if err := yaml.Unmarshal(data, &w); err != nil {
+		t.Fatal(err)
+	}
+	called := map[string]string{}
+	for name, job := range w.Jobs {
+		for _, step := range job.Steps {
+			if (step.Uses == "") == (step.Run == "") {
+				t.Errorf("%s, %q: want one of uses and run", name, step.Name)
+			}
+			for _, args := range shellCommands(step.Run) {
+				called[args[0]] += " " + strings.Join(args, " ")
+				if err := checkCommand(args); err != nil {
+					t.Errorf("%s, %q: raftbench %s: %v", name, step.Name, strings.Join(args, " "), err)
+				}
+			}
+		}
+	}
+	for command, flag := range map[string]string{"run": "--strict", "disk": "--dir", "report": "--markdown", "compare": "--tolerance"} {
+		if !strings.Contains(called[command], flag) {
+			t.Errorf("the workflow does not call raftbench %s %s: %v", command, flag, called)
+		}
+	}
+	if !strings.Contains(called["run"], "--threshold") {
+		t.Errorf("the workflow holds no threshold: %v", called)
+	}
+}
+
+// TestCheckCommand: the checks above find what they are for.
+func TestCheckCommand(t *testing.T) {
+	for line, want := range map[string]string{
+		"raftbench run --repeat 3":                              "unknown flag: --repeat",
+		"raftbench run --load bursty:3":                         "closed:N",
+		"raftbench run --threshold 'etcd-wal:speed<5ms'":        "unknown metric",
+		"raftbench run --backends rocksdb | tee log":            "rocksdb",
+		"raftbench compare a":                                   "two results",
+		"raftbench measure":                                     "takes no argument",
+		"$ raftbench disk --json --dir \"/a b\" # why":          "",
+		"sudo raftbench run --backends raw \\\n--nodes 99":      "1 to 9",
+		"go run ./cmd/raftbench run --file suite.yaml > o":      "",
+		"raftbench run --threshold 'raw:save.p99<5ms' --strict": "",
+	} {
+		commands := shellCommands(line)
+		if len(commands) != 1 {
+			t.Errorf("%q: %d commands", line, len(commands))
+			continue
+		}
+		if err := checkCommand(commands[0]); want == "" && err != nil || want != "" && !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%q: error %v, want %q", line, err, want)
+		}
+	}
+}
