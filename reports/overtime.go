@@ -46,8 +46,10 @@ func (b *builder) overTime(sc *scenario) blockView {
 			Note: "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (darker: more operations). " +
 				"Grey: warm-up. Orange lines: snapshots, garbage collections, faults. Backends that keep nothing have scales of their own."})
 	}
-	if f, ok := b.ageing(sc); ok {
-		block.Figures = append(block.Figures, f)
+	for _, build := range []func(*scenario) (figureView, bool){b.ageing, b.aged} {
+		if f, ok := build(sc); ok {
+			block.Figures = append(block.Figures, f)
+		}
 	}
 	return block
 }
@@ -208,7 +210,6 @@ func timeCells(label string, run *result.Run) (cells []string, sway float64) {
 func (b *builder) ageing(sc *scenario) (figureView, bool) {
 	p := chart.Panel{X: chart.Axis{Kind: chart.Number, Title: "cycle"}, Y: chart.Axis{Kind: chart.Duration, Log: true, Title: "Save p50"}}
 	t := &tableView{Caption: "Cycles of bursts and truncation, first run of each backend", Head: []string{"backend", "cycle", "Save p50", "Save p99", "ops/s", "on disk"}}
-	most, growth := "", 0.0
 	for _, rw := range sc.ranked() {
 		s := chart.Series{Name: rw.label, Style: b.of(rw), Marks: true}
 		for _, r := range rw.runs {
@@ -226,17 +227,11 @@ func (b *builder) ageing(sc *scenario) (figureView, bool) {
 			continue
 		}
 		p.Series = append(p.Series, s)
-		if g := s.Y[len(s.Y)-1] / s.Y[0]; rw.control == "" && g > growth {
-			most, growth = rw.label, g
-		}
 	}
 	if len(p.Series) == 0 {
 		return figureView{}, false
 	}
 	finding := "Save over the cycles of an ageing store"
-	if growth > 0 {
-		finding = fmt.Sprintf("%s ages most: its Save p50 ends at %s× of the first cycle", most, quantity.Significant(growth))
-	}
 	return figureView{Finding: finding, Drawings: drawn(chart.Lines{Label: finding, Panel: p}), Table: t,
 		Note: "Save p50 after each cycle of bursts and truncation, log axis, one run of each backend."}, true
 }

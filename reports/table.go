@@ -118,6 +118,11 @@ func (t *tableWriter) scenario(sc *scenario) {
 		}
 	}
 	t.blocks(names, columns, rows)
+	if columns := agedColumns(rows); len(columns) > 0 {
+		t.line("")
+		t.wrap(agedText(rows), "  ")
+		t.blocks(names, columns, rows)
+	}
 	if missing {
 		t.line("")
 		t.line(quantity.Absent + "  not measured")

@@ -1,0 +1,146 @@
+package reports
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
+	"github.com/raftbench/raftbench/reports/chart"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
+)
+
+// aged is what the workload age found of one metric of a backend: the last cycles
+// against the first, in the run whose ratio is the median one.
+type aged struct {
+	result.Comparison
+	agree, runs int // runs with the same verdict, and all
+}
+
+// agedMetric is the one that figures are about.
+const agedMetric = "save.p99_ns"
+
+// agedMetrics are those that the workload age compares, with their columns.
+var agedMetrics = []struct{ json, title string }{
+	{"save.p50_ns", "save p50"}, {agedMetric, "save p99"}, {"bytes.disk", "on disk"},
+}
+
+// aged is false where the backend made no such runs, or of too few cycles.
+func (rw *row) aged(metric string) (aged, bool) {
+	var all []result.Comparison
+	for _, r := range rw.runs {
+		for _, c := range r.Aging {
+			if c.Metric == metric {
+				all = append(all, c)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return aged{}, false
+	}
+	slices.SortStableFunc(all, func(a, b result.Comparison) int { return cmp.Compare(a.Ratio, b.Ratio) })
+	a := aged{Comparison: all[(len(all)-1)/2], runs: len(all)}
+	for _, c := range all {
+		if c.Verdict == a.Verdict {
+			a.agree++
+		}
+	}
+	return a, true
+}
+
+// verdict is in the words of growing and shrinking: a disk is not "slower".
+func (a aged) verdict() string {
+	word := map[string]string{stats.Slower: "grows", stats.Faster: "shrinks", stats.Equivalent: "stays", stats.Inconclusive: "undecided"}[a.Verdict]
+	if a.runs > 1 {
+		word += fmt.Sprintf(" %d/%d", a.agree, a.runs)
+	}
+	return word
+}
+
+func (a aged) interval() string {
+	if a.Hi == 0 {
+		return quantity.Absent
+	}
+	return quantity.Significant(a.Lo) + " to " + quantity.Significant(a.Hi)
+}
+
+// agedColumns are the columns of the terminal's table about age; none where that
+// was not measured.
+func agedColumns(rows []*row) []tableColumn {
+	var columns []tableColumn
+	for _, m := range agedMetrics {
+		group := []tableColumn{{group: m.title, head: "last÷first"}, {group: m.title, head: "95 %"}, {group: m.title, head: "verdict"}}
+		measured := false
+		for _, rw := range rows {
+			a, ok := rw.aged(m.json)
+			cells := []string{quantity.Absent, quantity.Absent, quantity.Absent}
+			if ok {
+				measured = true
+				cells = []string{quantity.Significant(a.Ratio) + "×", a.interval(), a.verdict()}
+			}
+			for i, text := range cells {
+				group[i].cells = append(group[i].cells, tableCell{text: text})
+			}
+		}
+		if measured {
+			columns = append(columns, group...)
+		}
+	}
+	measureColumns(columns)
+	return columns
+}
+
+// agedText is what heads that table.
+func agedText(rows []*row) string {
+	n := 0
+	for _, rw := range rows {
+		if a, ok := rw.aged(agedMetric); ok {
+			n = max(n, a.N)
+		}
+	}
+	return fmt.Sprintf("With age: the median of the last %s against that of the first %d, in the run whose ratio is the median one (verdict in n of all runs)", plural(n, "cycle"), n)
+}
+
+// aged is the figure of how the Save p99 of each backend changes with age.
+func (b *builder) aged(sc *scenario) (figureView, bool) {
+	f := chart.Forest{Noise: noise, Left: "← shorter with age", Right: "longer with age →"}
+	t := &tableView{Caption: "The last cycles against the first, in the run whose ratio is the median one",
+		Head: []string{"backend", "metric", "first", "last", "ratio", "95 % interval", "cycles", "p (Holm)", "verdict, in n of all runs"}}
+	var grow, certain []string
+	n := 0
+	for _, rw := range sc.ranked() {
+		for _, m := range agedMetrics {
+			a, ok := rw.aged(m.json)
+			if !ok {
+				continue
+			}
+			c := compareCells(a.Comparison)
+			t.Rows = append(t.Rows, tableRow{b.number(rw), append([]string{rw.label, m.title}, c[0], c[1], quantity.Significant(a.Ratio)+"×", c[3], c[4], c[5], a.verdict())})
+			if m.json != agedMetric {
+				continue
+			}
+			n = max(n, a.N)
+			f.Rows = append(f.Rows, chart.Effect{Name: rw.label, Style: b.of(rw), Ratio: a.Ratio, Lo: a.Lo, Hi: a.Hi, Text: quantity.Significant(a.Ratio) + "× " + a.verdict()})
+			if a.Verdict == stats.Slower {
+				grow = append(grow, fmt.Sprintf("%s (%s×)", rw.label, quantity.Significant(a.Ratio)))
+			}
+			if a.Verdict != stats.Inconclusive {
+				certain = append(certain, rw.label)
+			}
+		}
+	}
+	if len(f.Rows) == 0 {
+		return figureView{}, false
+	}
+	finding := "No backend's Save p99 is certain to grow with age"
+	switch {
+	case len(grow) > 0:
+		finding = "With age the Save p99 grows for " + list(grow)
+	case len(certain) == 0:
+		finding = "Whether Save p99 changes with age is undecided for every backend"
+	}
+	f.Label = finding
+	return figureView{Finding: finding, Drawings: drawn(f), Table: t,
+		Note: fmt.Sprintf("Median Save p99 of the last %s ÷ that of the first %d, log scale, 95 %% interval; noise band ±%g %%.", plural(n, "cycle"), n, 100*noise)}, true
+}
