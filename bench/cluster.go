@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -30,6 +31,10 @@ type cluster struct {
 	before, after *usageNow  // at both ends of the measured time
 	measuring     func(bool) // hears of them; may be nil
 	elsewhere     bool       // the other nodes are; which one acknowledges is told
+
+	faults *faultPlay // nil: none
+	past   []*member  // lives of nodes that a fault has ended
+	mu     sync.Mutex // held to change members, or one's down, while others may read them
 }
 
 // member is one node with what is under and above it.
@@ -40,6 +45,7 @@ type member struct {
 	state   *observedState
 	node    *node.Node
 	opened  time.Duration // how long Open took
+	down    bool          // a fault has stopped node and closed storage
 }
 
 // pollEvery is how often the harness looks for a condition. It is far below what
@@ -56,9 +62,12 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 	if err != nil {
 		return nil, fmt.Errorf("make the %s network: %w", one.Transport, err)
 	}
-	o := &observer{base: time.Now()}
-	c := &cluster{one: one, o: o, payloads: payloads, net: &observedNetwork{Network: inner, o: o},
-		logger: slog.New(slog.DiscardHandler)}
+	o := &observer{base: time.Now(), watch: one.Watch}
+	c := &cluster{one: one, o: o, payloads: payloads, logger: slog.New(slog.DiscardHandler)}
+	if c.faults, inner, err = newFaultPlay(c, inner); err != nil {
+		return nil, err
+	}
+	c.net = &observedNetwork{Network: inner, o: o}
 	for id := uint64(1); id <= uint64(one.Nodes); id++ {
 		m := &member{id: id, dir: filepath.Join(one.RunDir, fmt.Sprintf("node-%d", id))}
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
@@ -73,6 +82,7 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 	if err := c.elect(ctx); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
+	c.watch()
 	return c, nil
 }
 
@@ -106,6 +116,7 @@ func (c *cluster) startMember(m *member) error {
 			Leader: func(_ uint64, isLeader bool) {
 				if isLeader && !c.elsewhere {
 					c.o.proposer.Store(m)
+					c.o.elected(m.id)
 				}
 			},
 		},
@@ -172,7 +183,7 @@ func (c *cluster) failed() error {
 
 // Propose implements load.Target.
 func (c *cluster) Propose(ctx context.Context, payloads [][]byte) error {
-	return c.o.proposer.Load().node.Propose(ctx, payloads...)
+	return c.tolerant(c.o.proposer.Load().node.Propose(ctx, payloads...))
 }
 
 // Read implements load.Target.
@@ -181,7 +192,7 @@ func (c *cluster) Read(ctx context.Context, ids []uint64) error {
 	for i, id := range ids {
 		batch[i].ID = id
 	}
-	return c.o.proposer.Load().node.ReadIndex(ctx, func(err error) {
+	return c.tolerant(c.o.proposer.Load().node.ReadIndex(ctx, func(err error) {
 		now := c.o.now()
 		for i := range batch {
 			batch[i].Applied, batch[i].Err = now, err
@@ -189,7 +200,7 @@ func (c *cluster) Read(ctx context.Context, ids []uint64) error {
 		if g := c.o.generator.Load(); g != nil {
 			g.Done(batch)
 		}
-	})
+	}))
 }
 
 // drain waits until every node has applied what the acknowledging one has, and
@@ -223,12 +234,12 @@ func (c *cluster) drain(ctx context.Context, deadline time.Duration) (behind []u
 func (c *cluster) stop() error {
 	errs := []error{c.syncs.stop()}
 	for _, m := range c.members {
-		if m.node != nil {
+		if m.node != nil && !m.down {
 			m.node.Stop()
 		}
 	}
 	for _, m := range c.members {
-		if m.storage != nil {
+		if m.storage != nil && !m.down {
 			if err := m.storage.Close(); err != nil {
 				errs = append(errs, fmt.Errorf("close %s of node %d: %w", c.one.Backend.Label(), m.id, err))
 			}

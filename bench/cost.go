@@ -17,7 +17,7 @@ type usageNow struct {
 	ioErr   error
 	mem     runtime.MemStats
 	logical int64
-	network int64
+	network node.TransportStats
 	counted bool // the transport counts what it sends
 
 	peak      int64 // of resident memory since the usage before
@@ -33,11 +33,39 @@ func (c *cluster) usage() *usageNow {
 	runtime.ReadMemStats(&u.mem)
 	u.cpu, u.cpuErr = env.CPUTime()
 	u.io, u.ioErr = env.ProcIO()
+	u.network, u.counted = c.sent()
+	return u
+}
+
+// sent is what the transports of all nodes have sent so far; counted is false
+// where one of them does not count.
+func (c *cluster) sent() (sum node.TransportStats, counted bool) {
 	for _, m := range c.members {
-		if s, ok := m.node.Transport().(node.StatsReporter); ok {
-			u.network += s.Stats().Bytes
-			u.counted = true
+		s, ok := m.counts()
+		if !ok {
+			return node.TransportStats{}, false
+		}
+		if !m.down { // else faults have it
+			addStats(&sum, s)
 		}
 	}
-	return u
+	if c.faults != nil {
+		addStats(&sum, c.faults.sent)
+	}
+	return sum, c.one.Nodes > 1
+}
+
+// counts is what the transport of one node has sent; false where it does not count.
+func (m *member) counts() (node.TransportStats, bool) {
+	s, ok := m.node.Transport().(*observedTransport).Transport.(node.StatsReporter)
+	if !ok {
+		return node.TransportStats{}, false
+	}
+	return s.Stats(), true
+}
+
+func addStats(sum *node.TransportStats, s node.TransportStats) {
+	sum.Messages += s.Messages
+	sum.Bytes += s.Bytes
+	sum.Dropped += s.Dropped
 }

@@ -37,13 +37,25 @@ func (c *cluster) installs(ctx context.Context, run *result.Run, report func(Pro
 	if c.one.Workload.Kind == WorkloadSnapshot && c.one.StateSize <= installRepeatsUpTo {
 		repeats = installRepeats
 	}
-	for i := range repeats {
-		report(Progress{Phase: "snapshot"})
-		snap, err := c.install(ctx, 1+i)
-		if err != nil {
-			return fmt.Errorf("snapshot install: %w", err)
+	install := func() error {
+		for i := range repeats {
+			report(Progress{Phase: "snapshot"})
+			snap, err := c.install(ctx, 1+i)
+			if err != nil {
+				return fmt.Errorf("snapshot install: %w", err)
+			}
+			run.Snapshots = append(run.Snapshots, snap)
 		}
-		run.Snapshots = append(run.Snapshots, snap)
+		return nil
+	}
+	var err error
+	if kind == WorkloadSnapshot {
+		err = c.one.profiled(install)
+	} else { // the load is what is profiled
+		err = install()
+	}
+	if err != nil {
+		return err
 	}
 	if c.livelocked(run) {
 		run.Flags = append(run.Flags, "snapshot_livelock")

@@ -21,13 +21,14 @@ type termRun struct{ from, term uint64 }
 
 const journalChunk = 1 << 16
 
-// add notes an entry; one at or below the last index was noted before.
-func (j *journal) add(index, term, id uint64) {
+// add notes an entry; false for one at or below the last index, which was noted
+// before.
+func (j *journal) add(index, term, id uint64) bool {
 	if j.next == 0 {
 		j.first, j.next = index, index
 	}
 	if index < j.next {
-		return
+		return false
 	}
 	if n := len(j.terms); n == 0 || j.terms[n-1].term != term {
 		j.terms = append(j.terms, termRun{from: index, term: term})
@@ -37,6 +38,7 @@ func (j *journal) add(index, term, id uint64) {
 	}
 	j.put(id)
 	j.next++
+	return true
 }
 
 func (j *journal) put(id uint64) {

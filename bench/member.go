@@ -35,6 +35,8 @@ type Member struct {
 // on a network through which it can reach the others, now or later. GOMAXPROCS is
 // changed until Stop. The network is closed by Stop, also after an error.
 func StartMember(one One, id uint64, dir string, network node.Network) (*Member, error) {
+	// Whoever sends the run may not have files made where the node is.
+	one.CPUProfile, one.ExecTrace, one.Faults = "", "", ""
 	payloads, _, err := one.payloads()
 	if err != nil {
 		return nil, errors.Join(err, network.Close())

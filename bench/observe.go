@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench/load"
+	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/node"
 )
 
@@ -25,6 +27,24 @@ type observer struct {
 	applied   atomic.Int64 // operations applied on the acknowledging node
 	logical   atomic.Int64 // bytes handed to Save and SaveSnap, all nodes
 	journal   journal
+	watch     Watcher // may be nil
+
+	mu        sync.Mutex
+	elections []result.Event // nodes that became leader
+}
+
+// elected notes that a node has become leader.
+func (o *observer) elected(id uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.elections = append(o.elections, result.Event{T: o.now(), Node: int(id), Kind: "leader", Text: "elected"})
+}
+
+// electionsFrom are those since a time.
+func (o *observer) electionsFrom(t time.Duration) []result.Event {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(o.elections), func(e result.Event) bool { return e.T < t })
 }
 
 func (o *observer) now() time.Duration { return time.Since(o.base) }
@@ -115,6 +135,9 @@ func (s *observedStorage) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error
 	if s.o.measuring.Load() {
 		s.record(mustSync, ents, end-start)
 	}
+	if w := s.o.watch; w != nil && mustSync {
+		w.Saved(s.m.id, end-start)
+	}
 	return err
 }
 
@@ -180,11 +203,13 @@ func (s *observedState) Apply(ents []*raftpb.Entry) {
 		return
 	}
 	s.batch = s.batch[:0]
-	now := s.o.now()
+	now, fresh := s.o.now(), int64(0)
 	s.o.journal.mu.Lock()
 	for _, e := range ents {
 		id := load.ID(e.GetData())
-		s.o.journal.add(e.GetIndex(), e.GetTerm(), id)
+		if s.o.journal.add(e.GetIndex(), e.GetTerm(), id) {
+			fresh++ // and not one that a leader before this one has applied
+		}
 		s.batch = append(s.batch, load.Done{ID: id, Applied: now})
 	}
 	s.o.journal.mu.Unlock()
@@ -198,7 +223,7 @@ func (s *observedState) Apply(ents []*raftpb.Entry) {
 			s.batch[i].Handed = sp.start
 		}
 	})
-	s.o.applied.Add(int64(len(ents)))
+	s.o.applied.Add(fresh)
 	if g := s.o.generator.Load(); g != nil {
 		g.Done(s.batch)
 	}
@@ -259,14 +284,6 @@ func (t *observedTransport) Send(msgs []*raftpb.Message) {
 		}
 	}
 	t.Transport.Send(msgs)
-}
-
-// Stats implements node.StatsReporter where the transport does.
-func (t *observedTransport) Stats() node.TransportStats {
-	if s, ok := t.Transport.(node.StatsReporter); ok {
-		return s.Stats()
-	}
-	return node.TransportStats{}
 }
 
 func (t *observedTransport) withoutCut(msgs []*raftpb.Message, cut uint64) []*raftpb.Message {

@@ -80,6 +80,9 @@ func (o One) Header() result.Run {
 	if o.ValueSizeMax > o.ValueSize {
 		run.ValueSize = fmt.Sprintf("%d-%d", o.ValueSize, o.ValueSizeMax)
 	}
+	if o.Faults != "" {
+		run.Faults = &result.Faults{Timeline: o.timeline()}
+	}
 	return run
 }
 
@@ -96,7 +99,11 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 	if one.Workload.Kind == WorkloadAge {
 		one.SnapshotEntries = neverSnapshot
 	}
+	one.NoSnapshots = one.NoSnapshots || one.Faults != "" // a fault is enough for one run
 	report(Progress{Phase: "start"})
+	if err := one.fillRoundTrip(ctx, run); err != nil {
+		return err
+	}
 	c, err := startCluster(ctx, one, payloads)
 	if err != nil {
 		return err
@@ -113,7 +120,7 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 			err = MergeParts(run, []Part{c.part()})
 		}
 	case WorkloadAge:
-		err = c.age(ctx, run, report)
+		err = one.profiled(func() error { return c.age(ctx, run, report) })
 	}
 	if err != nil {
 		return err
@@ -167,14 +174,29 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	if err := c.warmUp(ctx, g, report); err != nil {
 		return err
 	}
-	c.beginMeasuring()
-	g.Measure()
-	windows, err := c.run(ctx, g, report)
+	stopProfiles, err := c.one.startProfiles()
 	if err != nil {
 		return err
 	}
+	c.beginMeasuring()
+	g.Measure()
+	if c.faults != nil {
+		c.faults.begin()
+	}
+	windows, err := c.run(ctx, g, report)
+	if err != nil {
+		return errors.Join(err, stopProfiles())
+	}
 	g.EndMeasure()
 	c.endMeasuring()
+	if err := stopProfiles(); err != nil {
+		return err
+	}
+	if c.faults != nil {
+		if err := c.faults.end(ctx); err != nil {
+			return err
+		}
+	}
 	report(Progress{Phase: "drain"})
 	if err := c.wait(ctx, func() bool { return g.Pending() == 0 }); err != nil {
 		return err
@@ -190,6 +212,9 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	}
 	run.Flags = append(run.Flags, c.loadFlags(run)...)
 	c.fillSaves(run)
+	if c.faults != nil {
+		c.faults.fill(run)
+	}
 	return nil
 }
 
@@ -224,10 +249,14 @@ func (c *cluster) run(ctx context.Context, g *load.Generator, report func(Progre
 }
 
 func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
+	var observe func(time.Duration)
+	if c.one.Watch != nil {
+		observe = c.one.Watch.Responded
+	}
 	g, err := load.NewGenerator(load.Config{
 		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: c.one.ReadRatio,
 		Seed: c.one.Seed, Payloads: c.payloads, Timeout: c.one.Timeout, FirstWorker: firstWorker, Off: c.one.NoRecorders,
-		Batches: l.Kind == LoadTrace,
+		Batches: l.Kind == LoadTrace, Observe: observe,
 	}, c)
 	if err != nil {
 		return nil, err
@@ -269,7 +298,13 @@ func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Dur
 	c.backlog = c.backlog[:0]
 	start := time.Now()
 	last, lastAt, told := c.o.applied.Load(), start, start
-	ticker := time.NewTicker(min(50*time.Millisecond, total/(4*gateWindows)))
+	tick, play := min(50*time.Millisecond, total/(4*gateWindows)), c.faults
+	if play == nil || play.start == 0 { // warm-up
+		play = nil
+	} else {
+		tick = min(tick, faultStep)
+	}
+	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for len(windows) < gateWindows {
 		select {
@@ -279,6 +314,11 @@ func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Dur
 		}
 		if err := c.failed(); err != nil {
 			return nil, err
+		}
+		if play != nil {
+			if err := play.step(); err != nil {
+				return nil, err
+			}
 		}
 		now := time.Now()
 		if now.Sub(start) >= total*time.Duration(len(windows)+1)/gateWindows {
@@ -336,10 +376,11 @@ const generatorLag = 0.10
 // loadFlags are the reasons to doubt a run that its own figures show.
 func (c *cluster) loadFlags(run *result.Run) []string {
 	var flags []string
-	if c.one.Ops == 0 && !steady(run.Windows) {
+	disturbed := c.faults != nil // on purpose; the run says so itself
+	if c.one.Ops == 0 && !steady(run.Windows) && !disturbed {
 		flags = append(flags, "not_steady")
 	}
-	if run.Errors > 0 {
+	if run.Errors > 0 && !disturbed {
 		flags = append(flags, "errors")
 	}
 	if run.Lag.Count > 0 && float64(run.Lag.P99) > generatorLag*float64(run.Response.P99) {
@@ -348,14 +389,19 @@ func (c *cluster) loadFlags(run *result.Run) []string {
 	return flags
 }
 
-// fillSaves writes what the leader's storage was seen to do.
+// fillSaves writes what the leaders' storage was seen to do.
 func (c *cluster) fillSaves(run *result.Run) {
-	s := c.o.proposer.Load().storage
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	run.Save = load.Summary(s.hist, true)
-	if n := s.hist.TotalCount(); n > 0 {
-		perSave := float64(s.entries) / float64(n)
-		run.EntriesPerSave, run.SaveBytes = &perSave, float64(s.bytes)/float64(n)
+	hist, entries, bytes := load.NewHistogram(), int64(0), int64(0)
+	for _, m := range slices.Concat(c.members, c.past) { // of which each may have led for a time
+		s := m.storage
+		s.mu.Lock()
+		hist.Merge(s.hist)
+		entries, bytes = entries+s.entries, bytes+s.bytes
+		s.mu.Unlock()
+	}
+	run.Save = load.Summary(hist, true)
+	if n := hist.TotalCount(); n > 0 {
+		perSave := float64(entries) / float64(n)
+		run.EntriesPerSave, run.SaveBytes = &perSave, float64(bytes)/float64(n)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/raftbench/raftbench/bench/env"
 	"github.com/raftbench/raftbench/bench/load"
 	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/node"
 )
 
 // Part is what one process used and saw in the measured time. A run of one process
@@ -17,11 +18,11 @@ import (
 // [MergeParts]. A figure that the system does not publish is nil.
 type Part struct {
 	CPU     *time.Duration
-	Written *int64 // by the process, bytes
-	Peak    *int64 // of resident memory, bytes
-	Network *int64 // sent by the transport, bytes
-	Logical int64  // handed to Save and SaveSnap, bytes
-	GCPause int64  // ns
+	Written *int64               // by the process, bytes
+	Peak    *int64               // of resident memory, bytes
+	Network *node.TransportStats // of the transports; nil where one does not count, or there is one node
+	Logical int64                // handed to Save and SaveSnap, bytes
+	GCPause int64                // ns
 	Mallocs uint64
 	Syncs   *SyncPart
 }
@@ -43,8 +44,11 @@ func (c *cluster) part() Part {
 		Mallocs: after.mem.Mallocs - before.mem.Mallocs,
 	}
 	if before.counted {
-		sent := after.network - before.network
-		p.Network = &sent
+		p.Network = &node.TransportStats{
+			Messages: after.network.Messages - before.network.Messages,
+			Bytes:    after.network.Bytes - before.network.Bytes,
+			Dropped:  after.network.Dropped - before.network.Dropped,
+		}
 	}
 	if after.ioErr == nil && before.ioErr == nil {
 		written := after.io.Sub(before.io).WriteBytes
@@ -98,7 +102,7 @@ func mergeCosts(run *result.Run, parts []Part) {
 	}
 	run.GCPause = &pause
 	run.Bytes = &result.Bytes{Logical: logical}
-	run.Bytes.Network = sum(parts, func(p *Part) *int64 { return p.Network })
+	mergeNetwork(run, parts)
 	run.Bytes.Written = sum(parts, func(p *Part) *int64 { return p.Written })
 	run.RSS = sum(parts, func(p *Part) *int64 { return p.Peak })
 	if written := run.Bytes.Written; written != nil && logical > 0 && run.Durability != string(backends.None) {
@@ -114,6 +118,27 @@ func mergeCosts(run *result.Run, parts []Part) {
 	}
 	allocs := float64(mallocs) / float64(run.Ops)
 	run.AllocsPerOp = &allocs
+}
+
+// mergeNetwork writes what the transports sent, and to how much an operation comes.
+func mergeNetwork(run *result.Run, parts []Part) {
+	var total node.TransportStats
+	for _, p := range parts {
+		if p.Network == nil {
+			return
+		}
+		addStats(&total, *p.Network)
+	}
+	run.Bytes.Network = &total.Bytes
+	if run.Network == nil {
+		run.Network = &result.Network{}
+	}
+	run.Network.Dropped = &total.Dropped
+	if run.Ops == 0 {
+		return
+	}
+	bytesPerOp, messagesPerOp := float64(total.Bytes)/float64(run.Ops), float64(total.Messages)/float64(run.Ops)
+	run.Network.BytesPerOp, run.Network.MessagesPerOp = &bytesPerOp, &messagesPerOp
 }
 
 // mergeSyncs writes the latency of every sync call, all nodes together and each for
@@ -207,7 +232,7 @@ func MergeOutcomes(run *result.Run, outcomes []Outcome) {
 		}
 	}
 	run.LeaderChanges = max(changes-1, 0) // the first election is none
-	if run.LeaderChanges > 0 {
+	if run.LeaderChanges > 0 && run.Faults == nil {
 		run.Flags = append(run.Flags, "leader_changed")
 	}
 	if !known {

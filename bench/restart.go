@@ -136,7 +136,11 @@ func runRestart(ctx context.Context, one One, run *result.Run, report func(Progr
 	}
 	report(Progress{Phase: "restart"})
 	peak := env.ResetPeakRSS() == nil
-	st, err := one.restart(ctx, run)
+	var st backends.State
+	err = one.profiled(func() (err error) {
+		st, err = one.restart(ctx, run)
+		return err
+	})
 	if m, memErr := env.RSS(); memErr == nil && peak {
 		run.RSS = &m.Peak
 	}

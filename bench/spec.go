@@ -44,7 +44,7 @@ type Spec struct {
 	NoWarmup bool
 	Duration time.Duration // default 5 s
 	Ops      int64         // measure so many operations instead of a time
-	Timeout  time.Duration // of one operation; default 10 s
+	Timeout  time.Duration // of one operation; default 10 s, with Faults 1 s
 	Repeats  int           // blocks; default 3
 	Seed     int64         // default 1
 
@@ -60,12 +60,24 @@ type Spec struct {
 	NoSnapshots  bool // propose: leave the snapshot install at the end out
 	CalibrateFor time.Duration
 
+	// Faults is a timeline of network faults and of nodes that are killed and started,
+	// counted from the start of measuring; see node/transport/faulty for its grammar.
+	Faults string
+
+	// CPUProfile and ExecTrace, if set, name the files that get a CPU profile (for
+	// go tool pprof) and an execution trace (for go tool trace) of what each run
+	// measures; the run's id goes in front of the extension.
+	CPUProfile, ExecTrace string
+
 	// RunOne makes one run; default [RunOne] in this process. The command runs
 	// itself instead, so that no backend's leftovers count for the next.
 	RunOne func(ctx context.Context, one One, progress func(Progress)) (result.Run, error) `json:"-"`
 	// Progress, if set, hears of phases and finished runs. It is called from one
 	// goroutine at a time and must not block.
 	Progress func(Progress) `json:"-"`
+	// Watch, if set, hears of the run while it runs. It is for a single run: a process
+	// that makes several would need one for each.
+	Watch Watcher `json:"-"`
 	// Matrix, if not empty, holds the configurations to measure instead of this
 	// one: every block makes the runs of each, in one shuffled order. Variant must
 	// tell them apart. What frames the suite counts here alone: Dir, Keep, Repeats,
@@ -164,6 +176,8 @@ func (s *Spec) checkPlacement(check func(ok bool, format string, args ...any)) {
 	case "", PlacementInProcess:
 		return
 	case PlacementProcess, PlacementHosts:
+		check(s.CPUProfile == "" && s.ExecTrace == "", "placement %s: profiles are of one process; use the placement in-process", s.Placement)
+		check(s.Faults == "", "placement %s: the timeline of faults needs all nodes in one process", s.Placement)
 	default:
 		check(false, "placement %q: want in-process, process or hosts", s.Placement)
 		return
@@ -348,6 +362,8 @@ func (s *Spec) Fill() error {
 	check(s.Workload.Kind != WorkloadSnapshot || s.Nodes >= 3, "workload snapshot cuts a follower off and needs 3 nodes, not %d", s.Nodes)
 	s.checkWorkload(check)
 	s.checkPlacement(check)
+	s.checkProfiles(check)
+	s.checkFaults(check)
 	for _, size := range s.StateSizes {
 		check(size >= 1<<10 && size <= maxStateBytes, "state size %d B: want 1 KiB to 8 GiB", size)
 	}
@@ -394,6 +410,9 @@ func (s *Spec) defaults() {
 	}
 	if s.Timeout == 0 {
 		s.Timeout = 10 * time.Second
+		if s.Faults != "" {
+			s.Timeout = faultTimeout
+		}
 	}
 	if s.SnapshotEntries == 0 {
 		s.SnapshotEntries = 100_000

@@ -254,7 +254,7 @@ func (s *Spec) digest() (string, error) {
 	enc := json.NewEncoder(h)
 	for _, c := range s.configs() {
 		what := *c
-		what.Dir, what.Keep, what.Repeats = "", false, 0
+		what.Dir, what.Keep, what.Repeats, what.CPUProfile, what.ExecTrace = "", false, 0, "", ""
 		labels := make([]string, len(c.Backends))
 		for i, b := range c.Backends {
 			labels[i] = b.Label()

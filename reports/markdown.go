@@ -19,7 +19,7 @@ func Markdown(w io.Writer, r *result.Result) error {
 		fmt.Fprintf(&b, "%s\n", mdText(d))
 	}
 	fmt.Fprintf(&b, "\n%s %s\n", mdText(j.Distance), mdText(j.Durable))
-	for _, sc := range s.scenarios {
+	for _, sc := range s.joined() {
 		markdownTable(&b, sc)
 	}
 	if len(j.Reasons) > 0 {
@@ -38,19 +38,22 @@ func Markdown(w io.Writer, r *result.Result) error {
 }
 
 func markdownTable(b *strings.Builder, sc *scenario) {
-	rows := sc.ranked()
-	columns := sc.tableColumns(rows)
-	fmt.Fprintf(b, "\n%s, median of %s:\n\n| backend |", mdText(capital(sc.title())), plural(sc.repeats(), "run"))
+	rows := sc.tableRows()
+	columns, heads := sc.tableColumns(rows), sc.nameHeads()
+	fmt.Fprintf(b, "\n%s, median of %s:\n\n| %s |", mdText(capital(sc.title())), plural(sc.repeats(), "run"), strings.Join(heads, " | "))
 	for _, c := range columns {
 		b.WriteString(" " + mdText(strings.TrimSpace(columnTitle(c))) + " |")
 	}
-	b.WriteString("\n|:--|" + strings.Repeat("--:|", len(columns)) + "\n")
+	b.WriteString("\n|" + strings.Repeat(":--|", len(heads)) + strings.Repeat("--:|", len(columns)) + "\n")
 	for i, rw := range rows {
-		name := mdText(rw.label)
-		if rw.durability == "none" {
-			name += " (not durable)"
+		names := sc.names(rw)
+		for k := range names {
+			names[k] = mdText(names[k])
 		}
-		b.WriteString("| " + name + " |")
+		if rw.durability == "none" {
+			names[0] += " (not durable)"
+		}
+		b.WriteString("| " + strings.Join(names, " | ") + " |")
 		for _, c := range columns {
 			b.WriteString(" " + mdText(c.cells[i].text) + " |")
 		}

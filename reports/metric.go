@@ -62,6 +62,12 @@ var (
 	metricCPU         = figure("cpu_per_op", "CPU/op", "CPU time per operation", quantity.Duration)
 	metricRSS         = figure("rss", "RSS", "memory of the process", quantity.Bytes)
 	metricGC          = figure("gc_pause", "GC pauses", "garbage collection pauses in sum", quantity.Duration)
+	metricNetBytes    = figure("network.bytes_per_op", "sent/op", "bytes sent between the nodes per operation", quantity.Bytes)
+	metricMessages    = figure("network.messages_per_op", "messages/op", "messages between the nodes per operation", quantity.Count)
+	metricRTT50       = figure("network.rtt.p50", "round trip", "idle round trip of the transport", quantity.Duration)
+	metricStall       = figure("faults.stall", "longest stall", "longest time without an operation through the faults", quantity.Duration)
+	metricRecovery    = figure("faults.recovery", "recovery", "time until 90 % of the rate before the faults", quantity.Duration)
+	metricElections   = figure("leader_changes", "elections", "changes of the leader", quantity.Count)
 	metricErrors      = figure("errors", "errors", "failed operations", quantity.Count)
 	metricAllocs      = figure("allocs_per_op", "allocs/op", "allocations per operation", quantity.Count)
 	metricInstall     = figure("snapshot.install", "snapshot install", "snapshot install time", quantity.Duration)
@@ -72,7 +78,7 @@ var (
 var metrics = []*metric{
 	metricThroughput, metricResponse50, metricResponse99, metricResponse999, metricService99, metricReads99,
 	metricSave50, metricSave99, metricFloor, metricFsync50, metricFsync99, metricEntries, metricFsyncs,
-	metricWriteAmp, metricSpaceAmp, metricCPU, metricAllocs, metricRSS, metricGC, metricErrors, metricInstall, metricOpen,
+	metricWriteAmp, metricSpaceAmp, metricCPU, metricAllocs, metricNetBytes, metricMessages, metricRTT50, metricStall, metricRecovery, metricElections, metricRSS, metricGC, metricErrors, metricInstall, metricOpen,
 }
 
 // metricByName finds a metric by its name in the schema; nil if this package

@@ -88,7 +88,7 @@ func runFlags(r *result.Run) []string {
 	imply("run_failed", r.Error != "")
 	imply("lost", r.Verified != nil && (!r.Verified.OK || r.Verified.Lost > 0 || r.Verified.Wrong > 0))
 	imply("not_verified", r.Verified == nil && r.Error == "" && r.Durability != "none")
-	imply("errors", r.Errors > 0)
+	imply("errors", r.Errors > 0 && r.Faults == nil)
 	return flags
 }
 

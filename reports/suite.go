@@ -27,8 +27,9 @@ type site struct {
 type scenario struct {
 	site *site
 	scenarioKey
-	rows      []*row
-	contrasts map[*row][]result.Comparison // by baseline, as far as asked for
+	transports, loops bool // several are joined here, see joined
+	rows              []*row
+	contrasts         map[*row][]result.Comparison // by baseline, as far as asked for
 }
 
 // scenarioKey holds everything but the backend that makes two runs comparable.
@@ -44,7 +45,8 @@ type scenarioKey struct {
 	valueBytes                           int
 	valueSize                            string
 	stateBytes                           int64
-	killed                               bool // restart: the process that wrote the log was killed
+	killed                               bool   // restart: the process that wrote the log was killed
+	faults                               string // timeline
 }
 
 // row is one backend with its parameters in one scenario.
@@ -90,6 +92,9 @@ func keyOf(r *result.Run) scenarioKey {
 	if r.Workload == "snapshot" || r.Workload == "restart" {
 		// Their sizes are the axis of one figure, not scenarios of their own.
 		k.stateBytes = 0
+	}
+	if r.Faults != nil {
+		k.faults = r.Faults.Timeline
 	}
 	k.killed = r.Workload == "restart" && r.Restart != nil && r.Restart.Killed
 	return k
@@ -298,12 +303,17 @@ func (sc *scenario) title() string {
 	if sc.groups > 1 {
 		parts = append(parts, plural(sc.groups, "raft group"))
 	}
-	parts = append(parts, "transport "+clean(sc.transport))
+	if !sc.transports {
+		parts = append(parts, "transport "+clean(sc.transport))
+	}
 	if sc.loop != "" && sc.loop != "ready" {
 		parts = append(parts, "loop "+clean(sc.loop))
 	}
 	if sc.placement != "" {
 		parts = append(parts, "placement "+clean(sc.placement))
+	}
+	if sc.faults != "" {
+		parts = append(parts, "with faults ("+clean(sc.faults)+")")
 	}
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
 }

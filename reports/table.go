@@ -3,6 +3,7 @@ package reports
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -27,7 +28,7 @@ func Table(w io.Writer, r *result.Result, o TableOptions) error {
 	}
 	t := &tableWriter{TableOptions: o}
 	s := newSite([]*result.Result{r})
-	for i, sc := range s.scenarios {
+	for i, sc := range s.joined() {
 		if i > 0 {
 			t.line("")
 		}
@@ -103,12 +104,8 @@ func (c *tableColumn) measure() {
 func (t *tableWriter) scenario(sc *scenario) {
 	n := sc.repeats()
 	t.wrap(t.paint("1", capital(sc.title()))+", median of "+plural(n, "run"), "  ")
-	rows := sc.ranked()
-	names := tableColumn{head: "backend"}
-	for _, rw := range rows {
-		names.cells = append(names.cells, tableCell{text: shorten(rw.label, max(t.Width/3, 8))})
-	}
-	names.measure()
+	rows := sc.tableRows()
+	names := sc.nameColumn(rows, max(t.Width/3, 8))
 	missing := false
 	columns := sc.tableColumns(rows)
 	measureColumns(columns)
@@ -210,7 +207,14 @@ var tableGroups = []columnGroup{
 // tableColumns are the figures of the scoreboard.
 func (sc *scenario) tableColumns(rows []*row) []tableColumn {
 	var out []tableColumn
-	for _, g := range tableGroups {
+	groups := tableGroups
+	if sc.networked() {
+		groups = slices.Concat(groups, networkGroups)
+	}
+	if sc.faults != "" {
+		groups = slices.Concat(groups, faultGroups)
+	}
+	for _, g := range groups {
 		out = append(out, sc.groupColumns(g, rows)...)
 	}
 	return append(out, verifiedColumn(rows))

@@ -49,6 +49,9 @@ type Config struct {
 	FirstWorker int
 	// Off switches every recorder off, to measure what recording costs.
 	Off bool
+	// Observe, if set, is told the response time of every operation that succeeds,
+	// whether measured or not, on several goroutines.
+	Observe func(response time.Duration)
 }
 
 // Generator drives a target. Start it once; Measure and Stop mark the phases.
@@ -62,6 +65,8 @@ type Generator struct {
 
 	// The measured time, since base; 0 while not known.
 	from, to atomic.Int64
+	failed   atomic.Int64
+	started  atomic.Bool // workers is complete
 	err      atomic.Pointer[error]
 }
 
@@ -149,6 +154,7 @@ func (g *Generator) Start(ctx context.Context, base time.Time) {
 			rng: newRand(g.cfg.Seed, i)}
 		g.workers = append(g.workers, w)
 	}
+	g.started.Store(true)
 	for i, w := range g.workers {
 		clients := g.cfg.Clients / n
 		if i < g.cfg.Clients%n {
@@ -190,11 +196,17 @@ func (g *Generator) EndMeasure() { g.to.Store(int64(g.Now())) }
 // Pending is the number of operations in flight.
 func (g *Generator) Pending() int64 {
 	var n int64
+	if !g.started.Load() {
+		return n
+	}
 	for _, w := range g.workers {
 		n += w.busy.Load()
 	}
 	return n
 }
+
+// Failed is the number of operations that failed or timed out, measured or not.
+func (g *Generator) Failed() int64 { return g.failed.Load() }
 
 // P99 is the response p99 of about the last second, 0 while unknown.
 func (g *Generator) P99() time.Duration {
@@ -431,6 +443,9 @@ func (g *Generator) measured(sl *slot, done time.Duration) bool {
 
 func (w *worker) record(sl *slot, d Done) {
 	response := d.Applied - sl.intended
+	if w.g.cfg.Observe != nil {
+		w.g.cfg.Observe(response)
+	}
 	if sec := int(d.Applied / time.Second); sec > 0 && sec == len(w.rec.series) {
 		w.p99.Store(w.rec.series[sec-1].hist.ValueAtQuantile(99))
 	}
@@ -468,6 +483,7 @@ func (w *worker) expire(now time.Duration, freed func(uint32)) {
 }
 
 func (w *worker) fail(sl *slot) {
+	w.g.failed.Add(1)
 	now := w.g.Now()
 	if !w.g.measured(sl, now) {
 		return

@@ -160,8 +160,12 @@ type Run struct {
 	GCPause     *int64   `json:"gc_pause_ns,omitempty"` // sum over the measured time
 	RSS         *int64   `json:"rss_bytes,omitempty"`   // highest
 
+	Network *Network `json:"network,omitempty"` // what the transport cost
+
 	LeaderChanges  int64 `json:"leader_changes,omitempty"`
 	LateHeartbeats int64 `json:"late_heartbeats,omitempty"`
+
+	Faults *Faults `json:"faults,omitempty"` // what was done to the cluster on purpose
 
 	Series  []Point   `json:"series,omitempty"`
 	Events  []Event   `json:"events,omitempty"`
@@ -265,6 +269,18 @@ type Bytes struct {
 	Network *int64 `json:"network,omitempty"` // sent by the transport
 }
 
+// Network is what the transport between the nodes cost, all nodes together, as
+// each counts what it sends: encoded bytes with the transport's own framing, or
+// the payload alone where messages are handed over as they are (mem).
+type Network struct {
+	BytesPerOp    *float64 `json:"bytes_per_op,omitempty"`
+	MessagesPerOp *float64 `json:"messages_per_op,omitempty"`
+	Dropped       *int64   `json:"dropped,omitempty"` // messages refused or lost while it was measured
+	// RTT is a heartbeat and its answer between two idle ends on a network of the
+	// same kind without other traffic.
+	RTT Latency `json:"rtt,omitzero"`
+}
+
 // Point is one second of a run. T counts from the start of the warm-up.
 type Point struct {
 	T      time.Duration `json:"t_ns"`
@@ -284,6 +300,31 @@ type Event struct {
 	Node int           `json:"node,omitempty"`
 	Kind string        `json:"kind"` // "snapshot", "gc", "fault", "leader", "stall"
 	Text string        `json:"text,omitempty"`
+}
+
+// Faults is what was done to the cluster while it was measured, and how it got over
+// it. Stalls and recoveries are known to some 5 ms.
+type Faults struct {
+	Timeline string  `json:"timeline"`             // of --faults
+	Before   float64 `json:"before_ops,omitempty"` // operations a second before the first event
+	// Stall is the longest time without an operation from the first event on.
+	Stall time.Duration `json:"stall_ns,omitzero"`
+	// Recovery is the longest one of the events; absent where the last event was
+	// followed by none.
+	Recovery *time.Duration `json:"recovery_ns,omitempty"`
+	Events   []FaultEvent   `json:"events,omitempty"`
+}
+
+// FaultEvent is one event of a timeline as it happened.
+type FaultEvent struct {
+	T     time.Duration `json:"t_ns"`              // as in series
+	Text  string        `json:"text"`              // "cut leader-*"
+	Node  int           `json:"node,omitempty"`    // who led, where the event names the leader
+	Stall time.Duration `json:"stall_ns,omitzero"` // longest time without an operation until the next event
+	// Recovery is the time until the cluster made 90 % of the operations a second
+	// from before the first event, over half a second; absent where it did not before
+	// the next event.
+	Recovery *time.Duration `json:"recovery_ns,omitempty"`
 }
 
 // Cycle is one turn of the age workload.

@@ -116,6 +116,9 @@ func Config(r *result.Run) string {
 	if r.Restart != nil && r.Restart.Killed {
 		add("after", "kill")
 	}
+	if r.Faults != nil {
+		add("faults", "{"+r.Faults.Timeline+"}")
+	}
 	return strings.Join(parts, " ")
 }
 

@@ -133,6 +133,22 @@ var metrics = slices.Concat(
 		pointer("allocs_per_op", "allocs_per_op", Count, Lower, func(r *result.Run) *float64 { return r.AllocsPerOp }),
 		pointer("gc_pause", "gc_pause_ns", Nanoseconds, Lower, func(r *result.Run) *int64 { return r.GCPause }),
 		pointer("rss", "rss_bytes", Bytes, Lower, func(r *result.Run) *int64 { return r.RSS }),
+		networkPart("bytes_per_op", Bytes, Lower, func(n *result.Network) *float64 { return n.BytesPerOp }),
+		networkPart("messages_per_op", Count, Neither, func(n *result.Network) *float64 { return n.MessagesPerOp }),
+	},
+	latency("network.rtt", func(r *result.Run) *result.Latency {
+		if r.Network == nil {
+			return &result.Latency{}
+		}
+		return &r.Network.RTT
+	}),
+	[]Metric{
+		scalar("faults.stall", "faults.stall_ns", Nanoseconds, Lower,
+			func(r *result.Run) float64 { return float64(r.Faults.Stall) },
+			func(r *result.Run) bool { return r.Faults != nil && r.Faults.Stall > 0 }),
+		scalar("faults.recovery", "faults.recovery_ns", Nanoseconds, Lower,
+			func(r *result.Run) float64 { return float64(*r.Faults.Recovery) },
+			func(r *result.Run) bool { return r.Faults != nil && r.Faults.Recovery != nil }),
 		scalar("leader_changes", "leader_changes", Count, Lower, func(r *result.Run) float64 { return float64(r.LeaderChanges) }, always),
 		scalar("late_heartbeats", "late_heartbeats", Count, Lower, func(r *result.Run) float64 { return float64(r.LateHeartbeats) }, always),
 		scalar("verified.lost", "verified.lost", Count, Lower, func(r *result.Run) float64 { return float64(r.Verified.Lost) }, verified),
@@ -186,6 +202,12 @@ func latency(family string, of func(*result.Run) *result.Latency) []Metric {
 		one("p999", 0.001, func(l *result.Latency) time.Duration { return l.P999 }),
 		one("max", 0, func(l *result.Latency) time.Duration { return l.Max }),
 	}
+}
+
+func networkPart(name string, unit Unit, better Better, get func(*result.Network) *float64) Metric {
+	return scalar("network."+name, "network."+name, unit, better,
+		func(r *result.Run) float64 { return *get(r.Network) },
+		func(r *result.Run) bool { return r.Network != nil && get(r.Network) != nil })
 }
 
 func stages() []Metric {

@@ -45,6 +45,8 @@ type runFlags struct {
 	powercut                                  int
 	noProbe                                   bool
 	file, resume, placement                   string
+	cpuProfile, execTrace                     string
+	faults, metrics, pprof                    string
 }
 
 const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
@@ -65,11 +67,13 @@ Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wr
 		Example: `  raftbench run
   raftbench run --backends etcd-wal,mem --load closed:256 --repeats 10
   raftbench run --backends 'bbolt,bbolt[freelist=array]' --load poisson:2000
+  raftbench run --backends raw,mem --transport mem,grpc,rafthttp
   raftbench run --workload snapshot --state-size 16MiB,128MiB
   raftbench run --dir /mnt/nvme/bench --keep
   raftbench run --threshold 'etcd-wal:save.p99<5ms'
   raftbench run --load 'search:p99<10ms' --backends etcd-wal
   raftbench run --workload trace:/var/lib/etcd     # your entries, on every backend
+  raftbench run --faults 'at 2s: kill leader; at 4s: start' --load open:2000
   raftbench run --file suite.yaml --out nightly    # the same again goes on where it stopped
   raftbench run --resume nightly`,
 		Args: noArgs,
@@ -84,9 +88,9 @@ Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wr
 func (f *runFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.backends, "backends", defaultBackends, "names from 'raftbench list', each optionally with parameters: bbolt[freelist=array]")
-	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+" (default mem; grpc where nodes are processes)")
+	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+" ; a list runs each (default mem; grpc where nodes are processes)")
 	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own")
-	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites)")
+	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites); a list runs each")
 	fl.IntVar(&f.nodes, "nodes", 3, "1 to 9")
 	fl.StringVar(&f.load, "load", "", "closed:N clients; open:R or poisson:R arrivals a second; curve; search:p99<10ms (default closed:64; the recorded batches for trace:DIR)")
 	fl.StringVar(&f.workload, "workload", "propose", "propose, snapshot, restart, age, or trace:DIR")
@@ -98,7 +102,8 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.resume, "resume", "", "directory of an interrupted result: make what is missing, with its settings")
 	fl.DurationVar(&f.duration, "duration", 5*time.Second, "measured time of one run")
 	fl.DurationVar(&f.warmup, "warmup", time.Second, "time before it, and as much again where the load is not steady by then")
-	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of one operation, which then counts as an error")
+	fl.StringVar(&f.faults, "faults", "", "timeline of network faults and of nodes that are killed: 'at 5s: cut leader-*; at 8s: heal' (docs/faults.md)")
+	fl.DurationVar(&f.timeout, "timeout", 0, "of one operation, which then counts as an error (default 10s, 1s with --faults)")
 	fl.IntVar(&f.repeats, "repeats", 3, "blocks, each with every backend once in shuffled order; 10 decide, 20 publish")
 	fl.Int64Var(&f.seed, "seed", 1, "of payloads, schedules and order")
 	fl.StringVar(&f.dir, "dir", "", "where the data goes (default: a new folder under the current directory, removed at the end)")
@@ -111,6 +116,10 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
 	fl.IntVar(&f.powercut, "powercut", 0, "also make so many power cuts per backend and mode after the measurement (needs root and /dev/fuse)")
 	fl.BoolVar(&f.noProbe, "no-probe", false, "do not watch fsync in the kernel (see docs/method.md for what the probe costs)")
+	fl.StringVar(&f.cpuProfile, "cpuprofile", "", "CPU profile of what each run measures; cpu.pprof becomes cpu-<run id>.pprof")
+	fl.StringVar(&f.execTrace, "trace", "", "execution trace of the same, for 'go tool trace'")
+	fl.StringVar(&f.metrics, "metrics", "", "address on which to serve Prometheus metrics while it runs, e.g. :9464; without a host, on loopback")
+	fl.StringVar(&f.pprof, "pprof", "", "address for net/http/pprof of the process that makes the run, e.g. :6060; without a host, on loopback")
 	fl.BoolVar(&f.strict, "strict", false, "exit code 4 where a flag makes the measurement invalid")
 	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
 	fl.BoolVar(&f.json, "json", false, "print result.json instead of the table")
@@ -125,6 +134,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Seed: f.seed,
 		GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
+		CPUProfile: f.cpuProfile, ExecTrace: f.execTrace, Faults: f.faults,
 	}
 	if s.Transport == "" && s.Placement != bench.PlacementInProcess {
 		s.Transport = "grpc"
@@ -230,14 +240,22 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) e
 	stamp := func(res *result.Result) {
 		res.Command, res.Env.Version = command, version()
 	}
-	if err := f.prepare(&spec, old, func(part *result.Result) error {
+	watch, err := f.observe(a.stderr)
+	if err != nil {
+		return errors.Join(err, dropEmpty(out))
+	}
+	defer watch.Close()
+	if err := f.prepare(&spec, old, watch, func(part *result.Result) error {
 		stamp(part)
 		return reports.WriteFile(filepath.Join(out, reports.ResultFile), func(w io.Writer) error { return reports.JSON(w, part) })
 	}); err != nil {
 		return errors.Join(err, dropEmpty(out))
 	}
 	p := newProgress(a.stderr, f.quiet)
-	spec.Progress = p.show
+	spec.Progress = func(e bench.Progress) {
+		p.show(e)
+		watch.note(e)
+	}
 	p.plan(&spec)
 	res, err := bench.Run(ctx, spec)
 	p.clear()
@@ -253,7 +271,7 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) e
 }
 
 // prepare sets what a suite needs of this process.
-func (f *runFlags) prepare(spec *bench.Spec, old *result.Result, checkpoint func(*result.Result) error) error {
+func (f *runFlags) prepare(spec *bench.Spec, old *result.Result, watch *observatory, checkpoint func(*result.Result) error) error {
 	member, err := memberProcess()
 	if err != nil {
 		return err
@@ -261,6 +279,9 @@ func (f *runFlags) prepare(spec *bench.Spec, old *result.Result, checkpoint func
 	here := bench.RunOne
 	if !f.inProcess {
 		here, spec.WriteLog = runInProcess, writeInProcess
+		if watch != nil {
+			here = watch.runOne
+		}
 	}
 	spec.RunOne = func(ctx context.Context, one bench.One, progress func(bench.Progress)) (result.Run, error) {
 		if one.Placement == bench.PlacementProcess {

@@ -36,6 +36,9 @@ var listed = map[string]bool{"backends": true, "state-size": true, "threshold": 
 // notInFile are flags that say what to do with a file, or with this process.
 var notInFile = map[string]bool{"file": true, "resume": true, "in-process": true, "help": true}
 
+// flagLists are the settings of varying that are lists as flags too.
+var flagLists = []string{"transport", "loop"}
+
 // maxConfigs bounds the product: a block would take days.
 const maxConfigs = 1000
 
@@ -221,17 +224,12 @@ func (file suiteFile) combinations() ([]combination, error) {
 // suite turns flags, and the file that they name, into what is to be run. flags
 // are those that f was filled from; what was given there wins over the file.
 func (f *runFlags) suite(flags *pflag.FlagSet) (bench.Spec, error) {
-	if f.file == "" {
-		return f.spec()
-	}
-	file, err := readSuite(f.file, flags)
+	file, err := f.chosen(flags)
 	if err != nil {
 		return bench.Spec{}, err
 	}
-	for name := range file {
-		if flags.Changed(name) {
-			delete(file, name)
-		}
+	if f.file == "" && len(file) == 0 {
+		return f.spec()
 	}
 	if err := file.setCommon(flags, f.file); err != nil {
 		return bench.Spec{}, err
@@ -256,6 +254,41 @@ func (f *runFlags) suite(flags *pflag.FlagSet) (bench.Spec, error) {
 	frame := specs[0]
 	frame.Variant, frame.Matrix = "", specs
 	return frame, frame.Fill()
+}
+
+// chosen is what the file holds, where there is one, without what flags win over,
+// and the flags that are lists.
+func (f *runFlags) chosen(flags *pflag.FlagSet) (suiteFile, error) {
+	file := suiteFile{}
+	if f.file != "" {
+		var err error
+		if file, err = readSuite(f.file, flags); err != nil {
+			return nil, err
+		}
+	}
+	for name := range file {
+		if flags.Changed(name) {
+			delete(file, name)
+		}
+	}
+	for _, name := range flagLists {
+		if !flags.Changed(name) {
+			continue
+		}
+		values := strings.Split(flags.Lookup(name).Value.String(), ",")
+		for i, v := range values {
+			if v == "" {
+				return nil, usageErrorf("--%s: a value is missing", name)
+			}
+			if slices.Contains(values[:i], v) {
+				return nil, usageErrorf("--%s: %s is given twice", name, v)
+			}
+		}
+		if len(values) > 1 {
+			file[name] = values
+		}
+	}
+	return file, nil
 }
 
 // setCommon sets the flags that do not vary.
@@ -290,10 +323,10 @@ func (f *runFlags) with(flags *pflag.FlagSet, c combination, path string) (bench
 		}
 	}
 	spec, err := f.spec()
-	switch {
-	case err != nil && c.name != "":
-		err = fmt.Errorf("--file %s: %s: %w", path, c.name, err)
-	case err != nil:
+	if err != nil && c.name != "" {
+		err = fmt.Errorf("%s: %w", c.name, err)
+	}
+	if err != nil && path != "" {
 		err = fmt.Errorf("--file %s: %w", path, err)
 	}
 	spec.Variant = c.name

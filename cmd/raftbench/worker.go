@@ -20,6 +20,7 @@ import (
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/all"
 	"github.com/raftbench/raftbench/bench"
+	"github.com/raftbench/raftbench/bench/metrics"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/trace"
 )
@@ -30,7 +31,8 @@ import (
 type job struct {
 	Backend string // as in --backends
 	One     bench.One
-	Write   bool // write the log of a restart instead
+	Write   bool   // write the log of a restart instead
+	Serve   string `json:",omitempty"` // socket on which to answer for metrics and profiles
 }
 
 // answer is one line of a worker's standard output.
@@ -91,7 +93,20 @@ func (a *app) work(ctx context.Context) error {
 		}
 		return nil
 	}
-	run, err := bench.RunOne(ctx, j.One, func(p bench.Progress) { send(answer{Progress: &p}) })
+	progress := func(p bench.Progress) { send(answer{Progress: &p}) }
+	if j.Serve != "" {
+		live := metrics.New()
+		stop, err := serveRun(j.Serve, live)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		j.One.Watch, progress = live, func(p bench.Progress) {
+			live.Phase(p.Phase)
+			send(answer{Progress: &p})
+		}
+	}
+	run, err := bench.RunOne(ctx, j.One, progress)
 	ans := answer{Run: &run}
 	if err != nil {
 		var usage *bench.UsageError
@@ -129,12 +144,16 @@ func answerWrite(ctx context.Context, one bench.One) answer {
 
 // runInProcess makes one run in a process of its own.
 func runInProcess(ctx context.Context, one bench.One, progress func(bench.Progress)) (result.Run, error) {
-	final, err := ask(ctx, job{Backend: one.Backend.Label(), One: one}, progress)
+	return runJob(ctx, job{Backend: one.Backend.Label(), One: one}, progress)
+}
+
+func runJob(ctx context.Context, j job, progress func(bench.Progress)) (result.Run, error) {
+	final, err := ask(ctx, j, progress)
 	switch {
 	case err != nil:
 		return result.Run{}, err
 	case final.Run == nil:
-		return result.Run{}, fmt.Errorf("worker for %s: %s", one.ID(), final.Error)
+		return result.Run{}, fmt.Errorf("worker for %s: %s", j.One.ID(), final.Error)
 	case final.Error != "" && final.Usage:
 		return *final.Run, &bench.UsageError{Reason: final.Error}
 	case final.Error != "":

@@ -150,8 +150,11 @@ func (n *Network) SetRate(bytesPerSecond int64, links ...LinkSet) {
 
 // Apply changes links, those between nodes that are yet to join included. A fault
 // without links changes all. leader stands for "leader" in the fault's nodes; 0 for
-// none. When Apply returns, a cut is in force.
+// none. When Apply returns, a cut is in force. Of faults of nodes nothing is done.
 func (n *Network) Apply(f Fault, leader uint64) {
+	if f.OfNodes() {
+		return
+	}
 	n.used.Store(true)
 	// Senders look links up, so they must not be waited for with n.mu held.
 	for _, t := range n.record(f, leader) {
@@ -205,7 +208,7 @@ func (n *Network) Play(ctx context.Context, tl Timeline, start time.Time, leader
 			return fmt.Errorf("before %q: %w", e, err)
 		}
 		var id uint64
-		for e.Fault.needsLeader() {
+		for e.Fault.NeedsLeader() {
 			if id = leader(); id != 0 {
 				break
 			}

@@ -21,7 +21,9 @@ import (
 //	         | "delay" links duration [ ( "±" | "+-" ) duration ]
 //	         | "loss"  links number "%"
 //	         | "rate"  links size "/s"
-//	         | "heal"  [ links ] .
+//	         | "heal"  [ links ]
+//	         | "kill"  nodes
+//	         | "start" [ nodes ] .
 //	links    = link { " " link } .
 //	link     = nodes "-" nodes        both ways, each of the left with each of the right
 //	         | nodes ">" nodes        only from left to right
@@ -36,6 +38,10 @@ import (
 //
 //	at 5s: cut leader-*; at 15s: heal
 //	at 2s: delay 1-2,3 10ms±2ms; at 4s: loss 1>2 5%; at 6s: rate * 10MiB/s
+//	at 5s: kill leader; at 8s: start
+//
+// "kill" and "start" are about nodes and are for whoever runs them: a Network does
+// nothing at them. Without nodes, "start" is for all that were killed.
 
 // Event is a change to some links at a point of time.
 type Event struct {
@@ -43,9 +49,10 @@ type Event struct {
 	Fault Fault
 }
 
-// Fault is what is done to links.
+// Fault is what is done to links, or to nodes.
 type Fault struct {
 	Kind   Kind
+	Nodes  NodeSet       // of Kill and Start; none of Start: all that were killed
 	Links  []LinkSet     // none: all links
 	Delay  time.Duration // of Delay
 	Jitter time.Duration // of Delay: each message's delay is Delay ± up to Jitter
@@ -56,7 +63,8 @@ type Fault struct {
 // Kind tells faults apart.
 type Kind string
 
-// The kinds of faults; a link can have several at a time. Heal takes all away.
+// The kinds of faults; a link can have several at a time. Heal takes all away from
+// links.
 const (
 	Cut   Kind = "cut"
 	Stall Kind = "stall"
@@ -64,7 +72,12 @@ const (
 	Loss  Kind = "loss"
 	Rate  Kind = "rate"
 	Heal  Kind = "heal"
+	Kill  Kind = "kill"
+	Start Kind = "start"
 )
+
+// OfNodes reports whether a fault is for whoever runs the nodes.
+func (f Fault) OfNodes() bool { return f.Kind == Kill || f.Kind == Start }
 
 // LinkSet is the links from each of From to each of To and, with Both, back.
 type LinkSet struct {
@@ -91,13 +104,14 @@ func Between(a, b NodeSet) LinkSet { return LinkSet{From: a, To: b, Both: true} 
 // OneWay is the links from each node of a to each node of b.
 func OneWay(a, b NodeSet) LinkSet { return LinkSet{From: a, To: b} }
 
-func (s NodeSet) has(id, leader uint64) bool {
+// Has reports whether a node is one of the set; leader is who leads, 0 for none.
+func (s NodeSet) Has(id, leader uint64) bool {
 	return s.All || (s.Leader && id == leader) || slices.Contains(s.IDs, id)
 }
 
 func (s LinkSet) has(from, to, leader uint64) bool {
-	return (s.From.has(from, leader) && s.To.has(to, leader)) ||
-		(s.Both && s.From.has(to, leader) && s.To.has(from, leader))
+	return (s.From.Has(from, leader) && s.To.Has(to, leader)) ||
+		(s.Both && s.From.Has(to, leader) && s.To.Has(from, leader))
 }
 
 // affects reports whether a link is one of the fault's.
@@ -105,9 +119,9 @@ func (f Fault) affects(from, to, leader uint64) bool {
 	return len(f.Links) == 0 || slices.ContainsFunc(f.Links, func(s LinkSet) bool { return s.has(from, to, leader) })
 }
 
-// needsLeader reports whether the fault depends on who leads.
-func (f Fault) needsLeader() bool {
-	return slices.ContainsFunc(f.Links, func(s LinkSet) bool { return s.From.Leader || s.To.Leader })
+// NeedsLeader reports whether the fault depends on who leads.
+func (f Fault) NeedsLeader() bool {
+	return f.Nodes.Leader || slices.ContainsFunc(f.Links, func(s LinkSet) bool { return s.From.Leader || s.To.Leader })
 }
 
 // Timeline is events in the order of their time.
@@ -150,9 +164,12 @@ func parseEvent(s string) (Event, error) {
 
 func parseFault(words []string) (f Fault, err error) {
 	if len(words) == 0 {
-		return f, fmt.Errorf("want a fault: cut, stall, delay, loss, rate or heal")
+		return f, fmt.Errorf("want a fault: cut, stall, delay, loss, rate, heal, kill or start")
 	}
 	f.Kind, words = Kind(words[0]), words[1:]
+	if f.OfNodes() {
+		return f.ofNodes(words)
+	}
 	var value string
 	switch f.Kind {
 	case Cut, Stall, Heal:
@@ -162,7 +179,7 @@ func parseFault(words []string) (f Fault, err error) {
 		}
 		value, words = words[len(words)-1], words[:len(words)-1]
 	default:
-		return f, fmt.Errorf("unknown fault %q; known are cut, stall, delay, loss, rate and heal", f.Kind)
+		return f, fmt.Errorf("unknown fault %q; known are cut, stall, delay, loss, rate, heal, kill and start", f.Kind)
 	}
 	if len(words) == 0 && f.Kind != Heal {
 		return f, fmt.Errorf("%s what? Want links, such as 1-2,3 or 1>2 or *", f.Kind)
@@ -181,6 +198,21 @@ func parseFault(words []string) (f Fault, err error) {
 		f.Loss, err = parseLoss(value)
 	case Rate:
 		f.Rate, err = parseRate(value)
+	}
+	return f, err
+}
+
+// ofNodes completes a fault that names nodes instead of links.
+func (f Fault) ofNodes(words []string) (Fault, error) {
+	switch {
+	case len(words) == 0 && f.Kind == Start:
+		return f, nil
+	case len(words) != 1:
+		return f, fmt.Errorf("%s what? Want nodes, such as 1 or 2,3 or leader", f.Kind)
+	}
+	var err error
+	if f.Nodes, err = parseNodes(words[0]); err == nil && f.Kind == Start && f.Nodes.Leader {
+		err = fmt.Errorf("who leads does not have to be started")
 	}
 	return f, err
 }
@@ -281,6 +313,9 @@ func (e Event) String() string { return "at " + e.At.String() + ": " + e.Fault.S
 // String is the fault in the form that Parse reads.
 func (f Fault) String() string {
 	words := []string{string(f.Kind)}
+	if f.OfNodes() {
+		return strings.TrimSpace(string(f.Kind) + " " + f.Nodes.String())
+	}
 	for _, l := range f.Links {
 		words = append(words, l.String())
 	}

@@ -27,6 +27,9 @@ func TestParse(t *testing.T) {
 		{"at 4s: loss 1>2 2.5%", Timeline{{4 * time.Second, Fault{Kind: Loss, Links: []LinkSet{OneWay(Nodes(1), Nodes(2))}, Loss: 0.025}}}},
 		{"at 6s: rate 2,1,2-3 10MiB/s", Timeline{{6 * time.Second, Fault{Kind: Rate, Links: []LinkSet{Between(Nodes(2, 1), Nodes(3))}, Rate: 10 << 20}}}},
 		{"at 1s: rate * 500kB/s", Timeline{{time.Second, Fault{Kind: Rate, Links: []LinkSet{all}, Rate: 500e3}}}},
+		{"at 9s: kill leader,2", Timeline{{9 * time.Second, Fault{Kind: Kill, Nodes: NodeSet{Leader: true, IDs: []uint64{2}}}}}},
+		{"at 9s: start", Timeline{{9 * time.Second, Fault{Kind: Start}}}},
+		{"at 9s: start 2", Timeline{{9 * time.Second, Fault{Kind: Start, Nodes: Nodes(2)}}}},
 		{"at 9s: heal", Timeline{{9 * time.Second, Fault{Kind: Heal}}}},
 		{"at 9s: heal 1-2", Timeline{{9 * time.Second, Fault{Kind: Heal, Links: []LinkSet{Between(Nodes(1), Nodes(2))}}}}},
 		{"at 2s: heal # later\nat 1s: stall *; at 2s: cut *", Timeline{
@@ -54,6 +57,10 @@ func TestParseErrors(t *testing.T) {
 		"at 5s:":                        "want a fault",
 		"at 5s: break 1-2":              `unknown fault "break"; known are`,
 		"at 5s: cut":                    "cut what?",
+		"at 5s: kill":                   "kill what?",
+		"at 5s: kill 1-2":               `"1-2" is no node`,
+		"at 5s: kill 1 2":               "kill what?",
+		"at 5s: start leader":           "who leads",
 		"at 5s: cut 12":                 `"12" is no link`,
 		"at 5s: cut 1-":                 `"" is no node`,
 		"at 5s: cut 0-1":                `"0" is no node`,
@@ -81,7 +88,7 @@ func TestParseErrors(t *testing.T) {
 // input panics.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"at 5s: cut leader,1>*; at 6s: heal", "at 1ms: delay 1-2 2>3,4 10ms±2ms # x\nat 1h: loss * 0.1%",
-		"at 0s: rate 1-2 1.5GiB/s", "at 2562047h: stall *", "at 1s: loss * 1e-7%"} {
+		"at 0s: rate 1-2 1.5GiB/s", "at 1s: kill leader,3; at 2s: start; at 3s: start *", "at 2562047h: stall *", "at 1s: loss * 1e-7%"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
