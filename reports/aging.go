@@ -18,13 +18,21 @@ type aged struct {
 	agree, runs int // runs with the same verdict, and all
 }
 
-// agedMetric is the one that figures are about.
+// agedMetric is the one that the report's sentence is about.
 const agedMetric = "save.p99_ns"
 
 // agedMetrics are those that the workload age compares, with their columns.
 var agedMetrics = []struct{ json, title string }{
 	{"save.p50_ns", "save p50"}, {agedMetric, "save p99"}, {"bytes.disk", "on disk"},
 }
+
+// agedFigure is a figure of how one metric changes with age, and its words.
+type agedFigure struct{ json, what, note, left, right string }
+
+var (
+	agedSave = agedFigure{agedMetric, "Save p99", "Median Save p99", "← shorter with age", "longer with age →"}
+	agedDisk = agedFigure{"bytes.disk", "disk use", "Median disk use of all nodes", "← smaller with age", "larger with age →"}
+)
 
 // aged is false where the backend made no such runs, or of too few cycles.
 func (rw *row) aged(metric string) (aged, bool) {
@@ -102,12 +110,15 @@ func agedText(rows []*row) string {
 	return fmt.Sprintf("With age: the median of the last %s against that of the first %d, in the run whose ratio is the median one (verdict in n of all runs)", plural(n, "cycle"), n)
 }
 
-// aged is the figure of how the Save p99 of each backend changes with age.
-func (b *builder) aged(sc *scenario) (figureView, bool) {
-	f := chart.Forest{Noise: noise, Left: "← shorter with age", Right: "longer with age →"}
+// agedSave and agedDisk are the figures of how Save p99 and disk use of each
+// backend change with age.
+func (b *builder) agedSave(sc *scenario) (figureView, bool) { return b.aged(sc, agedSave) }
+func (b *builder) agedDisk(sc *scenario) (figureView, bool) { return b.aged(sc, agedDisk) }
+
+func (b *builder) aged(sc *scenario, of agedFigure) (figureView, bool) {
+	f := chart.Forest{Noise: noise, Left: of.left, Right: of.right}
 	t := &tableView{Caption: "The last cycles against the first, in the run whose ratio is the median one",
 		Head: []string{"backend", "metric", "first", "last", "ratio", "95 % interval", "cycles", "p (Holm)", "verdict, in n of all runs"}}
-	var grow, certain []string
 	n := 0
 	for _, rw := range sc.ranked() {
 		for _, m := range agedMetrics {
@@ -117,30 +128,41 @@ func (b *builder) aged(sc *scenario) (figureView, bool) {
 			}
 			c := compareCells(a.Comparison)
 			t.Rows = append(t.Rows, tableRow{b.number(rw), append([]string{rw.label, m.title}, c[0], c[1], quantity.Significant(a.Ratio)+"×", c[3], c[4], c[5], a.verdict())})
-			if m.json != agedMetric {
+			if m.json != of.json {
 				continue
 			}
 			n = max(n, a.N)
 			f.Rows = append(f.Rows, chart.Effect{Name: rw.label, Style: b.of(rw), Ratio: a.Ratio, Lo: a.Lo, Hi: a.Hi, Text: quantity.Significant(a.Ratio) + "× " + a.verdict()})
-			if a.Verdict == stats.Slower {
-				grow = append(grow, fmt.Sprintf("%s (%s×)", rw.label, quantity.Significant(a.Ratio)))
-			}
-			if a.Verdict != stats.Inconclusive {
-				certain = append(certain, rw.label)
-			}
 		}
 	}
-	if len(f.Rows) == 0 {
+	finding, ok := sc.agedFinding(of)
+	if !ok {
 		return figureView{}, false
-	}
-	finding := "No backend's Save p99 is certain to grow with age"
-	switch {
-	case len(grow) > 0:
-		finding = "With age the Save p99 grows for " + list(grow)
-	case len(certain) == 0:
-		finding = "Whether Save p99 changes with age is undecided for every backend"
 	}
 	f.Label = finding
 	return figureView{Finding: finding, Drawings: drawn(f), Table: t,
-		Note: fmt.Sprintf("Median Save p99 of the last %s ÷ that of the first %d, log scale, 95 %% interval; noise band ±%g %%.", plural(n, "cycle"), n, 100*noise)}, true
+		Note: fmt.Sprintf("%s of the last %s ÷ that of the first %d, log scale, 95 %% interval; noise band ±%g %%.", of.note, plural(n, "cycle"), n, 100*noise)}, true
+}
+
+// agedFinding says whose figure grows with age; false where that was not measured.
+func (sc *scenario) agedFinding(of agedFigure) (string, bool) {
+	var grow []string
+	measured, certain := false, false
+	for _, rw := range sc.ranked() {
+		a, ok := rw.aged(of.json)
+		if !ok {
+			continue
+		}
+		measured, certain = true, certain || a.Verdict != stats.Inconclusive
+		if a.Verdict == stats.Slower {
+			grow = append(grow, fmt.Sprintf("%s (%s×)", rw.label, quantity.Significant(a.Ratio)))
+		}
+	}
+	switch {
+	case len(grow) > 0:
+		return "With age the " + of.what + " grows for " + list(grow), measured
+	case !certain:
+		return "Whether " + of.what + " changes with age is undecided for every backend", measured
+	}
+	return "No backend's " + of.what + " is certain to grow with age", measured
 }

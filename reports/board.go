@@ -62,6 +62,9 @@ var boardGroups = []struct {
 	{columnGroup{"write", []*metric{metricWriteAmp}, []string{"amp"}, true}, []string{"Bytes written to the disk per byte handed to the store."}},
 	{columnGroup{"snapshot", []*metric{metricInstall}, []string{"install"}, true}, []string{"From the follower being reachable again until its state machine is restored."}},
 	{columnGroup{"restart", []*metric{metricOpen}, []string{"open"}, true}, []string{"Time to open the store again, with all its checks."}},
+	{columnGroup{"restart", []*metric{metricReady}, []string{"ready"}, false}, []string{"Time from opening the store until its node runs and has replayed its state machine."}},
+	{columnGroup{"Save p99", []*metric{metricAgeSave}, []string{"aged"}, false}, []string{"Save p99 of the last cycles over that of the first: 1 is a store that does not age."}},
+	{columnGroup{"disk", []*metric{metricAgeDisk}, []string{"aged"}, false}, []string{"Bytes on disk after the last cycles over those after the first."}},
 }
 
 // scoreboard is the table of a scenario, one row per backend.
@@ -127,7 +130,7 @@ func (b *builder) boardGroup(sc *scenario, rows []*row, board *boardView, g colu
 					cell.Sub = boardInterval(form, s)
 					cell.Bar = barLength(s.Median, top[rows[k].durability])
 				}
-				if (m == metricInstall || m == metricOpen) && s.bytes > 0 {
+				if m.moved() && s.bytes > 0 {
 					cell.Sub = quantity.FormatBytes(float64(s.bytes))
 				}
 			}

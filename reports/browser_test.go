@@ -204,6 +204,9 @@ func fullSample(t testing.TB, n, blocks int) *result.Result {
 	addCurve(t, r)
 	addSnapshots(r)
 	addRestarts(r)
+	addSearches(r)
+	addAge(t, r)
+	addTrace(r)
 	r.Runs[0].Flags = []string{"not_steady", "phase_of_the_moon"}
 	value := 1.2e6
 	r.Thresholds = []result.Threshold{{Expr: "etcd-wal:save.p99<5ms", Backend: "etcd-wal", Value: &value, OK: true}}
@@ -280,6 +283,7 @@ func testPageLayout(t *testing.T, ctx context.Context) {
 					p := openTab(t, ctx, url, width, scripts)
 					p.checkLayout()
 					p.checkSections()
+					p.checkFigures()
 					p.do(`() => { document.documentElement.dataset.scale = "lin" }`)
 					p.checkLayout()
 				})
@@ -314,6 +318,42 @@ func (p *tab) checkSections() {
 	}
 }
 
+// figuresJS finds figures that are broken across lines: a number, or a number and
+// its unit, of which not all lies on one line.
+const figuresJS = `() => {
+	const figure = /(?<![\w.,=[\-])\d[\d.,]*(?:×|[ \u00a0](?:%|ns|µs|ms|s|B|[KMGT]iB|ops\/s)(?!\w))?/g;
+	const out = { Seen: 0, Broken: [] };
+	const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	for (let n; n = walk.nextNode();) {
+		const e = n.parentElement;
+		if (!e.getClientRects().length || e.closest("script,style,svg,pre,code,dd,option,.tip")) continue;
+		for (const m of n.textContent.matchAll(figure)) {
+			const r = document.createRange();
+			r.setStart(n, m.index);
+			r.setEnd(n, m.index + m[0].length);
+			const tops = [...r.getClientRects()].filter(b => b.width).map(b => b.bottom);
+			out.Seen++;
+			if (Math.max(...tops) - Math.min(...tops) > 4) out.Broken.push(m[0] + " in " + n.textContent.trim().slice(0, 40));
+		}
+	}
+	return out;
+}`
+
+// checkFigures demands that no figure is broken across lines.
+func (p *tab) checkFigures() {
+	p.Helper()
+	got := eval[struct {
+		Seen   int
+		Broken []string
+	}](p, figuresJS)
+	if got.Seen < 50 {
+		p.Errorf("only %d figures were looked at", got.Seen)
+	}
+	if len(got.Broken) > 0 {
+		p.Errorf("%d figures are broken across lines: %q", len(got.Broken), got.Broken[:min(len(got.Broken), 8)])
+	}
+}
+
 func testPageWithoutScripts(t *testing.T, ctx context.Context) {
 	p := openTab(t, ctx, savePage(t, fullSample(t, 6, 7)), 1280, false)
 	if eval[bool](p, `() => !document.querySelector(".bar-top").hidden`) {
@@ -323,7 +363,7 @@ func testPageWithoutScripts(t *testing.T, ctx context.Context) {
 	if !strings.HasPrefix(download.Href, "data:application/gzip;base64,") || !strings.HasSuffix(download.Name, ".json.gz") {
 		t.Errorf("download: %+v", download)
 	}
-	tables := eval[int](p, `() => document.querySelectorAll("figure details table").length`)
+	tables := eval[int](p, `() => [...document.querySelectorAll("figure")].filter(f => f.querySelector("details table")).length`)
 	figures := eval[int](p, `() => document.querySelectorAll("figure").length`)
 	if tables != figures || figures < 8 {
 		t.Errorf("%d figures, %d tables", figures, tables)
@@ -498,6 +538,11 @@ func testPagePrint(t *testing.T, ctx context.Context) {
 	p.choose("#scale", "log")
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"})
 	p.checkLayout()
+	p.checkFigures()
+	p.checkContrast()
+	if wide := eval[[]string](p, `() => [...document.querySelectorAll("table")].filter(t => t.getClientRects().length && t.getBoundingClientRect().right > innerWidth + 1).map(t => t.caption.textContent)`); len(wide) > 0 {
+		t.Errorf("tables are cut off by the edge of the paper: %q", wide)
+	}
 	got := eval[struct {
 		Figures, Drawn, Controls int
 		Paper                    string
@@ -567,15 +612,18 @@ func testPageAccessibility(t *testing.T, ctx context.Context) {
 		t.Run(theme, func(t *testing.T) {
 			p := openTab(t, ctx, url, 1280, true)
 			p.choose("#theme", theme)
-			p.do(`() => { for (const d of document.querySelectorAll("details:not(.pick)")) d.open = true }`)
+			p.do(`() => { for (const d of document.querySelectorAll("details")) d.open = true }`)
 			p.checkContrast()
 			if theme == "light" {
 				p.checkTree()
 				p.checkHeadings()
-				p.checkFocus()
+				p.checkTables()
 			}
 		})
 	}
+	t.Run("focus", func(t *testing.T) {
+		openTab(t, ctx, savePage(t, fullSample(t, 2, 7)), 1280, true).checkFocus()
+	})
 }
 
 // checkTree demands a name of everything that a reader meets or uses.
@@ -590,17 +638,30 @@ func (p *tab) checkTree() {
 	}
 	named := []string{"button", "link", "combobox", "checkbox", "image", "img", "region", "table", "navigation", "group", "heading", "columnheader", "rowheader", "DisclosureTriangle"}
 	count := map[string]int{}
+	focusable := func(n *accessibility.Node) bool {
+		return slices.ContainsFunc(n.Properties, func(p *accessibility.Property) bool {
+			return p.Name == accessibility.PropertyNameFocusable && value(p.Value) == "true"
+		})
+	}
+	reached := 0
 	for _, n := range nodes {
 		role := value(n.Role)
 		if n.Ignored {
 			continue
 		}
 		count[role]++
-		if slices.Contains(named, role) && value(n.Name) == "" && role != "group" {
+		interactive := focusable(n) && role != "RootWebArea"
+		if interactive {
+			reached++
+		}
+		if (interactive || slices.Contains(named, role)) && value(n.Name) == "" && role != "group" {
 			p.Errorf("a %s has no name (node %s)", role, n.NodeID)
 		}
 	}
-	for role, want := range map[string]int{"main": 1, "navigation": 1, "contentinfo": 1} {
+	if want := eval[int](p, "() => ("+stopsJS+")().length"); reached < want || want < 50 {
+		p.Errorf("%d things that can have the focus are announced, the page has %d", reached, want)
+	}
+	for role, want := range map[string]int{"banner": 1, "main": 1, "navigation": 1, "contentinfo": 1} {
 		if count[role] != want {
 			p.Errorf("%d × %s, want %d", count[role], role, want)
 		}
@@ -624,26 +685,57 @@ func (p *tab) checkHeadings() {
 	}
 }
 
-// checkFocus walks the page with Tab: the order is that of the document, every
-// stop can be seen, and none is a trap.
+// checkTables demands that every table has a name, and every head a scope: that
+// of its column in the first row, that of its row in the others.
+func (p *tab) checkTables() {
+	p.Helper()
+	bad := eval[[]string](p, `() => {
+		const bad = [];
+		for (const t of document.querySelectorAll("table")) {
+			const name = t.caption ? t.caption.textContent.trim() : "";
+			if (!name) bad.push("a table has no caption");
+			for (const h of t.tHead.querySelectorAll("th,td")) if (h.tagName !== "TH" || h.scope !== "col" || !h.textContent.trim()) bad.push(name + ": head " + h.outerHTML.slice(0, 80));
+			for (const r of t.tBodies[0].rows) if (r.cells[0].tagName !== "TH" || r.cells[0].scope !== "row") bad.push(name + ": row " + r.cells[0].outerHTML.slice(0, 80));
+		}
+		return bad;
+	}`)
+	for _, b := range bad[:min(len(bad), 8)] {
+		p.Error(b)
+	}
+}
+
+// stopsJS is a function that lists what Tab should stop at, in the order of the
+// document.
+const stopsJS = `() => [...document.querySelectorAll("a[href],button,select,input,summary,[tabindex='0']")].filter(e => e.getClientRects().length && e.checkVisibility() && !e.disabled)`
+
+// checkFocus walks the page with Tab, to its end: the stops are everything that can
+// be used, in the order of the document; each can be seen and has a ring, and none
+// is a trap.
 func (p *tab) checkFocus() {
 	p.Helper()
-	p.do(`() => { window.last = null }`)
-	for i := range 40 {
+	want := eval[int](p, "() => { window.stops = ("+stopsJS+")(); return stops.length }")
+	if want < 30 {
+		p.Fatalf("only %d stops", want)
+	}
+	for i := range want {
 		p.run(chromedp.KeyEvent(kb.Tab))
 		stop := eval[struct {
-			Name                string
-			Forward, Seen, Ring bool
+			Name       string
+			At         int
+			Seen, Ring bool
 		}](p, `() => {
 			const e = document.activeElement, r = e.getBoundingClientRect(), s = getComputedStyle(e);
-			const forward = !window.last || Boolean(window.last.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING);
-			window.last = e;
-			return { Name: e.tagName + "." + e.className + " " + (e.textContent || e.value || "").trim().slice(0, 30), Forward: forward && e !== document.body,
+			return { Name: e.tagName + "." + e.className + " " + (e.textContent || e.value || "").trim().slice(0, 30), At: stops.indexOf(e),
 				Seen: r.width > 0 && r.bottom > 0 && r.top < innerHeight, Ring: s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2 };
 		}`)
-		if !stop.Forward || !stop.Seen || !stop.Ring {
-			p.Errorf("stop %d of Tab: %+v", i+1, stop)
+		if stop.At != i || !stop.Seen || !stop.Ring {
+			p.Errorf("stop %d of Tab: %+v", i, stop)
+			return
 		}
+	}
+	p.run(chromedp.KeyEvent(kb.Tab))
+	if after := eval[string](p, `() => document.activeElement.tagName`); after != "BODY" {
+		p.Errorf("Tab does not leave the page after its last stop: it is at a %s", after)
 	}
 }
 

@@ -32,7 +32,7 @@ const manyRows = 8
 // because each makes the correction for reading many of them dearer for all.
 func (sc *scenario) contrasted(base *row) []*metric {
 	m := sc.primary()
-	if m == metricInstall || m == metricOpen || len(sc.rows) > manyRows && base != sc.baseline() {
+	if m.moved() || len(sc.rows) > manyRows && base != sc.baseline() {
 		return []*metric{m}
 	}
 	return []*metric{metricThroughput, metricResponse99, metricSave50}
@@ -101,7 +101,7 @@ func (sc *scenario) recorded(base *row) []result.Comparison {
 		return nil
 	}
 	config := ""
-	if runs := base.headline(); len(runs) > 0 {
+	if runs := base.decisive(); len(runs) > 0 {
 		config = stats.Config(runs[0])
 	}
 	var out []result.Comparison
@@ -118,7 +118,7 @@ func (sc *scenario) recorded(base *row) []result.Comparison {
 func (sc *scenario) compare(base *row) []result.Comparison {
 	var runs []result.Run
 	for _, rw := range sc.rows {
-		for _, r := range rw.headline() {
+		for _, r := range rw.decisive() {
 			runs = append(runs, *r)
 		}
 	}

@@ -2,6 +2,7 @@ package reports
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 func (b *builder) curve(sc *scenario) blockView {
 	if !sc.curve {
 		return blockView{}
+	}
+	var block blockView
+	if f, ok := b.found(sc); ok {
+		block.Figures = append(block.Figures, f)
 	}
 	slo, sloText := sc.objective()
 	p := chart.Panel{X: chart.Axis{Kind: chart.Rate, Title: "achieved, ops/s"}, Y: chart.Axis{Kind: chart.Duration, Log: true, Title: "response p99"}}
@@ -30,7 +35,7 @@ func (b *builder) curve(sc *scenario) blockView {
 				continue
 			}
 			s.X, s.Y = append(s.X, pt.throughput.Median), append(s.Y, pt.p99.Median)
-			s.Hollow = append(s.Hollow, !pt.reached())
+			s.Hollow = append(s.Hollow, !pt.reached() || pt.missed)
 			if rw.control == "" && pt.reached() && pt.errors == 0 && (slo == 0 || pt.p99.Median <= slo) && pt.throughput.Median > bestRate {
 				best, bestRate = rw.label, pt.throughput.Median
 			}
@@ -40,10 +45,12 @@ func (b *builder) curve(sc *scenario) blockView {
 		}
 	}
 	if len(p.Series) == 0 {
-		return blockView{}
+		return block
 	}
 	finding := "No load was reached"
 	switch {
+	case sc.search:
+		finding = "The steps of the searches: where response p99 leaves the objective"
 	case best != "" && slo > 0:
 		finding = fmt.Sprintf("%s carries the most within %s: %s ops/s", best, sloText, quantity.FormatCount(bestRate))
 	case best != "":
@@ -53,9 +60,15 @@ func (b *builder) curve(sc *scenario) blockView {
 	}
 	linear := p
 	linear.Y.Log = false
-	return blockView{Figures: []figureView{{Finding: finding, Table: t,
-		Drawings: bothScales(chart.Lines{Label: finding, Panel: p}, chart.Lines{Label: finding, Panel: linear}),
-		Note:     fmt.Sprintf("Response p99 against achieved throughput, medians of up to %s a point; hollow: less than 99 %% of the offered rate was achieved.", plural(mostRuns(sc), "run"))}}}
+	note := fmt.Sprintf("Response p99 against achieved throughput, medians of up to %s a point; hollow: ", plural(mostRuns(sc), "run"))
+	if sc.search {
+		note += "the objective was missed at that rate, in some run."
+	} else {
+		note += "less than 99 % of the offered rate was achieved."
+	}
+	block.Figures = append(block.Figures, figureView{Finding: finding, Table: t, Note: note,
+		Drawings: bothScales(chart.Lines{Label: finding, Panel: p}, chart.Lines{Label: finding, Panel: linear})})
+	return block
 }
 
 func pointCells(rw *row, p point) []string {
@@ -91,12 +104,36 @@ func mostRuns(sc *scenario) int {
 func (sc *scenario) objective() (limit float64, text string) {
 	for _, rw := range sc.rows {
 		for _, r := range rw.runs {
-			metric, value, ok := strings.Cut(r.Load.SLO, "<")
-			d, err := time.ParseDuration(strings.TrimSpace(value))
-			if ok && err == nil && d > 0 && strings.TrimSpace(metric) == "p99" {
-				return float64(d), "p99 < " + quantity.FormatDuration(float64(d))
+			if metric, d, ok := parseObjective(r.Load.SLO); ok && metric == "p99" {
+				return float64(d), "p99 < " + limitText(d)
 			}
 		}
 	}
 	return 0, ""
+}
+
+// sloText is the objective of a search in words: "p99 < 10 ms".
+func (sc *scenario) sloText() string {
+	metric, d, ok := parseObjective(sc.slo)
+	if !ok {
+		return firstOf(clean(sc.slo), "the objective")
+	}
+	if metric == "p999" {
+		metric = "p99.9"
+	}
+	return clean(metric) + " < " + limitText(d)
+}
+
+// limitText is a duration that somebody chose, with no more digits than it has:
+// "10 ms".
+func limitText(d time.Duration) string {
+	name, size := quantity.DurationUnit(float64(d))
+	return strconv.FormatFloat(float64(d)/size, 'g', -1, 64) + " " + name
+}
+
+// parseObjective takes "p99<10ms" apart.
+func parseObjective(slo string) (metric string, limit time.Duration, ok bool) {
+	metric, value, ok := strings.Cut(slo, "<")
+	d, err := time.ParseDuration(strings.TrimSpace(value))
+	return strings.TrimSpace(metric), d, ok && err == nil && d > 0
 }

@@ -48,6 +48,11 @@ func plural(n int, one string) string {
 	return quantity.Group(strconv.Itoa(n)) + " " + one + "s"
 }
 
+// pluralOf is plural for words that take another ending: "1 search", "2 searches".
+func pluralOf(n int, one, many string) string {
+	return quantity.Group(strconv.Itoa(n)) + " " + verbN(n, one, many)
+}
+
 // list joins names as prose does: "a", "a and b", "a, b and c".
 func list(names []string) string {
 	if len(names) < 2 {

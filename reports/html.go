@@ -28,10 +28,17 @@ var (
 
 var page = template.Must(template.New("report").Funcs(template.FuncMap{"nb": unbroken}).Parse(pageSource))
 
-// unbroken keeps a number and its unit on one line of running text.
-func unbroken(s string) string { return numberUnit.ReplaceAllString(s, "$1\u00a0$2") }
+// unbroken is running text in which a number and its unit, and a flag of the
+// command line, stay on one line.
+func unbroken(s string) template.HTML {
+	text := template.HTMLEscapeString(numberUnit.ReplaceAllString(s, "$1\u00a0$2"))
+	return template.HTML(flagName.ReplaceAllString(text, `$1<span class="nw">$2</span>`)) //nolint:gosec // escaped above
+}
 
-var numberUnit = regexp.MustCompile(`(\d) (%|ns|µs|ms|s|B|[KMGT]iB|ops/s)\b?`)
+// flagName is a flag of the command line at the beginning of a word.
+var flagName = regexp.MustCompile(`(^|[\s(])(--[a-z][a-z-]*)`)
+
+var numberUnit = regexp.MustCompile(`(\d) (%|(?:ns|µs|ms|s|B|[KMGTPE]iB|ops/s)\b)`)
 
 // pageStyle is the style of every page, drawings included.
 var pageStyle = pageCSS + chart.CSS
@@ -131,8 +138,9 @@ type figureView struct {
 	Note     string // units and n
 	Drawings []drawingView
 	Table    *tableView
-	Base     string // style number of the baseline, where there is one figure for each
-	Shown    bool   // the figure of the default baseline
+	More     *tableView // what belongs to the drawing and is not in it
+	Base     string     // style number of the baseline, where there is one figure for each
+	Shown    bool       // the figure of the default baseline
 }
 
 // drawingView is one drawing; Class says when it is shown.

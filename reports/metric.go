@@ -71,14 +71,52 @@ var (
 	metricErrors      = figure("errors", "errors", "failed operations", quantity.Count)
 	metricAllocs      = figure("allocs_per_op", "allocs/op", "allocations per operation", quantity.Count)
 	metricInstall     = figure("snapshot.install", "snapshot install", "snapshot install time", quantity.Duration)
+	metricForeground  = figure("snapshot.foreground_p99", "response p99 meanwhile", "response p99 during an install", quantity.Duration)
 	metricOpen        = figure("restart.open", "restart", "time to open after a restart", quantity.Duration)
+	metricReady       = figure("restart.ready", "restart ready", "time until a node is ready after a restart", quantity.Duration)
+	metricLogEntries  = figure("restart.entries", "entries in the log", "entries that a restart read", quantity.Count)
+	metricLogBytes    = figure("restart.bytes", "bytes in the log", "bytes of entries that a restart read", quantity.Bytes)
+	metricDisk        = figure("bytes.disk", "on disk", "bytes on disk, all nodes", quantity.Bytes)
 )
+
+// What the last cycles of the workload age are to the first; they stand in no
+// column of runs.csv.
+var (
+	metricAgeSave = ageMetric(metricSave99, "Save p99, aged")
+	metricAgeDisk = ageMetric(metricDisk, "on disk, aged")
+)
+
+func ageMetric(of *metric, title string) *metric {
+	m := &metric{title: title, long: title, unit: quantity.Ratio}
+	m.Name, m.JSON, m.Better = "aging."+of.Name, "aging."+of.JSON, stats.Lower
+	m.Get = func(r *result.Run) (float64, bool) {
+		for _, c := range r.Aging {
+			if c.Metric == of.JSON {
+				return c.Ratio, c.Ratio > 0
+			}
+		}
+		return 0, false
+	}
+	return m
+}
 
 // metrics are all of them, in the order in which tables show them.
 var metrics = []*metric{
 	metricThroughput, metricResponse50, metricResponse99, metricResponse999, metricService99, metricReads99,
 	metricSave50, metricSave99, metricFloor, metricFsync50, metricFsync99, metricEntries, metricFsyncs,
-	metricWriteAmp, metricSpaceAmp, metricCPU, metricAllocs, metricNetBytes, metricMessages, metricRTT50, metricStall, metricRecovery, metricElections, metricRSS, metricGC, metricErrors, metricInstall, metricOpen,
+	metricWriteAmp, metricSpaceAmp, metricCPU, metricAllocs, metricNetBytes, metricMessages, metricRTT50, metricStall, metricRecovery, metricElections,
+	metricRSS, metricGC, metricErrors, metricDisk,
+	metricInstall, metricForeground, metricOpen, metricReady, metricLogEntries, metricLogBytes,
+}
+
+// moved reports whether the figure depends on the size of what was moved, so that
+// only runs of one size have a common median.
+func (m *metric) moved() bool {
+	switch m {
+	case metricInstall, metricForeground, metricOpen, metricReady, metricLogEntries, metricLogBytes:
+		return true
+	}
+	return false
 }
 
 // metricByName finds a metric by its name in the schema; nil if this package

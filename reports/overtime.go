@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/raftbench/raftbench/bench/result"
@@ -24,11 +25,13 @@ func (b *builder) overTime(sc *scenario) blockView {
 	t := &tableView{Caption: "Over the seconds that were measured, of the run with the median throughput",
 		Head: []string{"backend", "seconds", "ops/s lowest", "median", "highest", "p99 median", "p99 highest", "slowest operation"}}
 	worst, swing := "", 0.0
+	happened := &tableView{Caption: "What happened in these runs", Head: []string{"backend", "run", "at", "node", "what", "more"}}
 	for _, rw := range sc.ranked() {
 		run, ok := typical(rw.headline())
 		if !ok {
 			continue
 		}
+		happened.Rows = append(happened.Rows, b.eventCells(rw, run)...)
 		g.Rows = append(g.Rows, b.timeRow(rw, run))
 		cells, sway := timeCells(rw.label, run)
 		t.Rows = append(t.Rows, tableRow{b.number(rw), cells})
@@ -42,11 +45,14 @@ func (b *builder) overTime(sc *scenario) blockView {
 			finding = fmt.Sprintf("From second to second throughput stays within ±%.0f %% of its median; %s moves most", 100*swing, worst)
 		}
 		g.Label = finding
-		block.Figures = append(block.Figures, figureView{Finding: finding, Drawings: drawn(g), Table: t,
-			Note: "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (darker: more operations). " +
-				"Grey: warm-up. Orange lines: snapshots, garbage collections, faults. Backends that keep nothing have scales of their own."})
+		note := "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (darker: more operations). Grey: warm-up. "
+		if len(happened.Rows) > 0 {
+			note += "Orange lines: what happened to the cluster, named where there is room and listed in a table below. "
+		}
+		block.Figures = append(block.Figures, figureView{Finding: finding, Drawings: drawn(g), Table: t, More: orNil(happened),
+			Note: note + "Backends that keep nothing have scales of their own."})
 	}
-	for _, build := range []func(*scenario) (figureView, bool){b.ageing, b.aged} {
+	for _, build := range []func(*scenario) (figureView, bool){b.cycles, b.agedSave, b.agedDisk} {
 		if f, ok := build(sc); ok {
 			block.Figures = append(block.Figures, f)
 		}
@@ -99,8 +105,8 @@ func (b *builder) timeRow(rw *row, run *result.Run) chart.Row {
 		own = " (scale of its own)"
 	}
 	r := chart.Row{Name: rw.label, Style: b.of(rw), Own: rw.durability == "none", Panels: []chart.Panel{
-		{Title: "throughput, ops/s" + own, X: x, Y: chart.Axis{Kind: chart.Rate}, Series: []chart.Series{throughput}, Shade: shade, Events: events(run)},
-		{Title: "response p99" + own, X: x, Y: chart.Axis{Kind: chart.Duration, Log: true}, Series: []chart.Series{p99}, Shade: shade, Events: events(run)},
+		{Title: "throughput, ops/s" + own, X: x, Y: chart.Axis{Kind: chart.Rate}, Series: []chart.Series{throughput}, Shade: shade, Events: events(run, true)},
+		{Title: "response p99" + own, X: x, Y: chart.Axis{Kind: chart.Duration, Log: true}, Series: []chart.Series{p99}, Shade: shade, Events: events(run, false)},
 	}}
 	if h := heat(run); h != nil {
 		r.Panels = append(r.Panels, chart.Panel{Title: "latency heat map" + own, X: x, Y: chart.Axis{Kind: chart.Duration, Log: true}, Heat: h})
@@ -133,19 +139,52 @@ func perSecond(series []result.Point, i int) float64 {
 	return float64(series[i].Ops) / width(series, i).Seconds()
 }
 
-func events(run *result.Run) []chart.Event {
+// events are the marks of a run on the time axis; only one panel of a row has
+// them labelled.
+func events(run *result.Run, labelled bool) []chart.Event {
 	var out []chart.Event
-	for _, e := range run.Events {
-		text := e.Kind
-		if e.Text != "" {
-			text += ": " + e.Text
+	for _, e := range run.Events[:min(len(run.Events), longestSeries)] {
+		mark := chart.Event{At: float64(e.T), Name: eventWord(e)}
+		if labelled {
+			mark.Label = shorten(mark.Name, longestLabel)
 		}
+		if text := clean(e.Text); text != "" && text != mark.Name {
+			mark.Name += ": " + text
+		}
+		out = append(out, mark)
+	}
+	return out
+}
+
+// longestLabel is the most runes of an event's label in a drawing.
+const longestLabel = 28
+
+// eventWord is the kind of an event in words, with the node that it happened to.
+// A kind that this package does not know stands as it is.
+func eventWord(e result.Event) string {
+	word := strings.ReplaceAll(clean(e.Kind), "_", " ")
+	if known := eventWords[e.Kind]; known != "" {
+		word = known
+	}
+	if e.Kind == "fault" && e.Text != "" {
+		return clean(e.Text) // what was done says more
+	}
+	if e.Node > 0 {
+		word += fmt.Sprintf(", node %d", e.Node)
+	}
+	return word
+}
+
+// eventCells are the lines of a run in the table of events.
+func (b *builder) eventCells(rw *row, run *result.Run) []tableRow {
+	var out []tableRow
+	for _, e := range run.Events[:min(len(run.Events), longestSeries)] {
+		node := quantity.Absent
 		if e.Node > 0 {
-			text += fmt.Sprintf(" (node %d)", e.Node)
+			node = fmt.Sprint(e.Node)
 		}
-		if out = append(out, chart.Event{At: float64(e.T), Name: clean(text)}); len(out) == longestSeries {
-			break
-		}
+		out = append(out, tableRow{b.number(rw), []string{rw.label, clean(run.ID), quantity.FormatDuration(float64(e.T)), node,
+			eventWord(result.Event{Kind: e.Kind}), firstOf(shorten(clean(e.Text), 200), quantity.Absent)}})
 	}
 	return out
 }
@@ -204,34 +243,4 @@ func timeCells(label string, run *result.Run) (cells []string, sway float64) {
 		sway = max(hi-mid, mid-lo) / mid
 	}
 	return cells, sway
-}
-
-// ageing is Save time by cycle of the workload age.
-func (b *builder) ageing(sc *scenario) (figureView, bool) {
-	p := chart.Panel{X: chart.Axis{Kind: chart.Number, Title: "cycle"}, Y: chart.Axis{Kind: chart.Duration, Log: true, Title: "Save p50"}}
-	t := &tableView{Caption: "Cycles of bursts and truncation, first run of each backend", Head: []string{"backend", "cycle", "Save p50", "Save p99", "ops/s", "on disk"}}
-	for _, rw := range sc.ranked() {
-		s := chart.Series{Name: rw.label, Style: b.of(rw), Marks: true}
-		for _, r := range rw.runs {
-			if len(r.Cycles) == 0 {
-				continue
-			}
-			for _, c := range r.Cycles[:min(len(r.Cycles), longestSeries)] {
-				s.X, s.Y = append(s.X, float64(c.Cycle)), append(s.Y, positive(c.Save.P50))
-				t.Rows = append(t.Rows, tableRow{b.number(rw), []string{rw.label, fmt.Sprint(c.Cycle), durationOrAbsent(float64(c.Save.P50)),
-					durationOrAbsent(float64(c.Save.P99)), quantity.Format(c.Ops, quantity.Rate), quantity.Format(float64(c.Disk), quantity.Bytes)}})
-			}
-			break
-		}
-		if len(s.X) == 0 {
-			continue
-		}
-		p.Series = append(p.Series, s)
-	}
-	if len(p.Series) == 0 {
-		return figureView{}, false
-	}
-	finding := "Save over the cycles of an ageing store"
-	return figureView{Finding: finding, Drawings: drawn(chart.Lines{Label: finding, Panel: p}), Table: t,
-		Note: "Save p50 after each cycle of bursts and truncation, log axis, one run of each backend."}, true
 }

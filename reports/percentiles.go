@@ -36,6 +36,10 @@ var distributions = []struct {
 
 // percentiles is the figure of latency against percentile.
 func (b *builder) percentiles(sc *scenario) blockView {
+	var block blockView
+	if f, ok := b.traceSizes(sc); ok {
+		block.Figures = append(block.Figures, f)
+	}
 	rows := sc.ranked()
 	g := chart.Grid{Height: 210}
 	t := &tableView{Caption: "Percentiles of all runs together", Head: []string{"distribution", "backend", "p50", "p90", "p99", "p99.9", "p99.99", "highest", "operations"}}
@@ -76,7 +80,7 @@ func (b *builder) percentiles(sc *scenario) blockView {
 		}
 	}
 	if len(panels) == 0 {
-		return blockView{}
+		return block
 	}
 	g.Across = [2]int{3, 1}
 	if len(panels) == 4 {
@@ -89,8 +93,9 @@ func (b *builder) percentiles(sc *scenario) blockView {
 	for i := range linear.Rows[0].Panels {
 		linear.Rows[0].Panels[i].Y.Log = false
 	}
-	return blockView{Figures: []figureView{{Finding: finding, Drawings: bothScales(g, linear), Table: t,
-		Note: fmt.Sprintf("Latency against percentile, log axis of 1/(1 − q); the histograms of %s merged. Controls included.", plural(sc.repeats(), "run"))}}}
+	block.Figures = append(block.Figures, figureView{Finding: finding, Drawings: bothScales(g, linear), Table: t,
+		Note: fmt.Sprintf("Latency against percentile, log axis of 1/(1 − q); the histograms of %s merged. Controls included.", plural(sc.repeats(), "run"))})
+	return block
 }
 
 func percentileCells(title string, rw *row, d distribution, of func(*result.Run) result.Latency) []string {
@@ -113,10 +118,10 @@ func percentileCells(title string, rw *row, d distribution, of func(*result.Run)
 	return append(cells, text, formatInt(d.count))
 }
 
-// tail is the p99 of one backend in nanoseconds.
+// tail is a figure of one backend, such as its p99 in nanoseconds.
 type tail struct {
 	label string
-	p99   float64
+	value float64
 }
 
 // percentileFinding says which engine has the shortest tail, and which the
@@ -125,13 +130,13 @@ func percentileFinding(what string, tails []tail) string {
 	if len(tails) == 0 {
 		return capital(what) + " by percentile"
 	}
-	slices.SortStableFunc(tails, func(a, b tail) int { return cmp.Compare(a.p99, b.p99) })
+	slices.SortStableFunc(tails, func(a, b tail) int { return cmp.Compare(a.value, b.value) })
 	first, last := tails[0], tails[len(tails)-1]
 	if len(tails) == 1 {
-		return fmt.Sprintf("99 %% of %s’s operations answer within %s", first.label, quantity.FormatDuration(first.p99))
+		return fmt.Sprintf("99 %% of %s’s operations answer within %s", first.label, quantity.FormatDuration(first.value))
 	}
-	return fmt.Sprintf("99 %% of operations answer within %s on %s, and within %s on %s", quantity.FormatDuration(first.p99), first.label,
-		quantity.FormatDuration(last.p99), last.label)
+	return fmt.Sprintf("99 %% of operations answer within %s on %s, and within %s on %s", quantity.FormatDuration(first.value), first.label,
+		quantity.FormatDuration(last.value), last.label)
 }
 
 // middle is the value with the median key; xs must not be empty.

@@ -18,6 +18,7 @@ type point struct {
 	throughput summary
 	p50, p99   summary
 	errors     int64
+	missed     bool // of a search: some run at this rate missed the objective
 }
 
 // points sorts the runs of a curve by the load that was offered.
@@ -31,6 +32,9 @@ func (rw *row) points() []point {
 	var out []point
 	for _, r := range rw.runs {
 		k := key{r.Load.Point, r.Load.Rate, r.Load.Clients}
+		if rw.scenario.search {
+			k.name = "" // the same rate may be tried in several steps and blocks
+		}
 		if r.Load.Share > 0 {
 			// A share of the maximum is one point, although the maximum that was
 			// found, and with it the rate, differs a little between blocks.
@@ -44,6 +48,9 @@ func (rw *row) points() []point {
 		}
 		out[i].runs = append(out[i].runs, r)
 		out[i].errors += r.Errors
+		if rw.scenario.search && rw.concluded(r) {
+			out[i].step(r)
+		}
 	}
 	for i := range out {
 		p := &out[i]
@@ -62,6 +69,19 @@ func (rw *row) points() []point {
 		return cmp.Compare(cmp.Or(a.offered, a.throughput.Median), cmp.Or(b.offered, b.throughput.Median))
 	})
 	return out
+}
+
+// step notes how a step of a search at this rate came out.
+func (p *point) step(r *result.Run) {
+	p.missed = p.missed || r.Load.Missed != ""
+	switch {
+	case r.Load.Missed != "":
+		p.name = "missed: " + clean(r.Load.Missed)
+	case r.Load.Point == confirmedPoint && !p.missed:
+		p.name = confirmedPoint
+	case !p.missed && p.name != confirmedPoint:
+		p.name = "held"
+	}
 }
 
 // reached reports whether the point kept up with what was offered: at least

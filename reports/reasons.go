@@ -65,7 +65,7 @@ func (sc *scenario) flagNames() []string {
 		add(name)
 	}
 	for _, rw := range sc.rows {
-		for _, r := range slices.Concat(rw.runs, rw.failed) {
+		for _, r := range rw.judged() {
 			for _, name := range runFlags(r) {
 				add(name)
 			}
@@ -86,7 +86,7 @@ func runFlags(r *result.Run) []string {
 		}
 	}
 	imply("run_failed", r.Error != "")
-	imply("lost", r.Verified != nil && (!r.Verified.OK || r.Verified.Lost > 0 || r.Verified.Wrong > 0))
+	imply("lost", lostData(r))
 	imply("not_verified", r.Verified == nil && r.Error == "" && r.Durability != "none")
 	imply("errors", r.Errors > 0 && r.Faults == nil)
 	return flags
@@ -168,9 +168,24 @@ func (sc *scenario) reason(f Flag) Reason {
 	return out
 }
 
+// judged are the runs of a row whose flags count. Of a search these are the ones
+// that confirmed the rate: its other steps are there to go too far.
+func (rw *row) judged() []*result.Run {
+	runs := rw.runs
+	if rw.scenario.search {
+		runs = slices.DeleteFunc(slices.Clone(runs), func(r *result.Run) bool { return r.Load.Point != confirmedPoint && !lostData(r) })
+	}
+	return slices.Concat(runs, rw.failed)
+}
+
+// lostData reports whether reading a run back found something lost or changed.
+func lostData(r *result.Run) bool {
+	return r.Verified != nil && (!r.Verified.OK || r.Verified.Lost > 0 || r.Verified.Wrong > 0)
+}
+
 // carries counts the runs of a row that carry a flag, and all of them.
 func (rw *row) carries(name string) (n, all int) {
-	runs := slices.Concat(rw.runs, rw.failed)
+	runs := rw.judged()
 	if _, bad := rw.cuts(); name == "powercut_lost" && bad > 0 {
 		return len(runs), len(runs)
 	}

@@ -1,8 +1,11 @@
 package reports
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -15,7 +18,7 @@ import (
 func (b *builder) repeats(sc *scenario) blockView {
 	m := sc.primary()
 	g := chart.Grid{Height: 46, Compact: true}
-	t := &tableView{Caption: "Every run: " + m.long, Head: []string{"run", "block", "order", "backend", m.title, "against its median", "flags"}}
+	t := &tableView{Caption: "Every run: " + m.long, Head: []string{"run", "block", "order", "backend", m.title, "against its median", "memory", "flags"}}
 	widest, scatter, most := "", 0.0, 0
 	if floor, ok := b.floorRow(sc); ok {
 		g.Rows = append(g.Rows, floor)
@@ -45,8 +48,61 @@ func (b *builder) repeats(sc *scenario) blockView {
 			g.Rows[i].Panels[0].X.Title = "order of execution"
 		}
 	}
-	return blockView{Figures: []figureView{{Finding: finding, Drawings: drawn(g), Table: t,
+	block := blockView{Figures: []figureView{{Finding: finding, Drawings: drawn(g), Table: t,
 		Note: fmt.Sprintf("%s of every run as the deviation from its backend’s median, in order of execution; shared axes. Hollow: the run carries a flag. n = %s.", capital(m.long), plural(most, "run"))}}}
+	if f, ok := b.memory(sc); ok {
+		block.Figures = append(block.Figures, f)
+	}
+	return block
+}
+
+// signedPercent is a deviation in per cent: "+1.2 %", "−0.4 %".
+func signedPercent(v float64) string {
+	return strings.Replace(fmt.Sprintf("%+.1f %%", 100*v), "-", "−", 1)
+}
+
+// memoryText is the most memory that the process held during a run.
+func memoryText(r *result.Run) string {
+	if v, ok := metricRSS.get(r); ok {
+		return quantity.FormatBytes(v)
+	}
+	return quantity.Absent
+}
+
+// memory is the highest resident memory of the process in every run.
+func (b *builder) memory(sc *scenario) (figureView, bool) {
+	strip := chart.Strip{Kind: chart.Bytes}
+	t := &tableView{Caption: "Highest resident memory of the process", Head: []string{"backend", "median", "lowest", "highest", "runs"}}
+	var engines []tail
+	for _, rw := range sc.ranked() {
+		var values []float64
+		for _, r := range rw.decisive() {
+			if v, ok := metricRSS.get(r); ok && v > 0 {
+				values = append(values, v)
+			}
+		}
+		if len(values) == 0 {
+			continue
+		}
+		mid := stats.Median(values)
+		strip.Rows = append(strip.Rows, chart.Cloud{Name: rw.label, Style: b.of(rw), Values: values, Text: quantity.FormatBytes(mid)})
+		t.Rows = append(t.Rows, tableRow{b.number(rw), []string{rw.label, quantity.FormatBytes(mid), quantity.FormatBytes(slices.Min(values)), quantity.FormatBytes(slices.Max(values)), fmt.Sprint(len(values))}})
+		if rw.control == "" {
+			engines = append(engines, tail{rw.label, mid})
+		}
+	}
+	if len(strip.Rows) == 0 {
+		return figureView{}, false
+	}
+	slices.SortStableFunc(engines, func(a, b tail) int { return cmp.Compare(a.value, b.value) })
+	finding := "Memory of the process"
+	if n := len(engines); n > 1 {
+		finding = fmt.Sprintf("%s needs the least memory, %s; %s the most, %s", engines[0].label, quantity.FormatBytes(engines[0].value),
+			engines[n-1].label, quantity.FormatBytes(engines[n-1].value))
+	}
+	strip.Label = finding
+	return figureView{Finding: finding, Drawings: drawn(strip), Table: t,
+		Note: "Highest resident memory of the whole process, which holds every node and the load generator as well; every run a dot, log axis, the median at the right."}, true
 }
 
 // percent renders a share with a sensible number of digits.
@@ -90,10 +146,7 @@ func (b *builder) floorRow(sc *scenario) (chart.Row, bool) {
 // them. The lines of the table are added on the way.
 func (b *builder) deviations(sc *scenario, rw *row, m *metric, t *tableView) (chart.Series, float64) {
 	s := chart.Series{Name: rw.label, Style: b.of(rw), NoLine: true}
-	runs := rw.headline()
-	if m == metricInstall || m == metricOpen {
-		runs = largest(runs, m)
-	}
+	runs := rw.decisive()
 	var values []float64
 	var with []*result.Run
 	for _, r := range runs {
@@ -112,7 +165,7 @@ func (b *builder) deviations(sc *scenario, rw *row, m *metric, t *tableView) (ch
 		}
 		s.X, s.Y, s.Hollow = append(s.X, order), append(s.Y, off), append(s.Hollow, len(r.Flags) > 0)
 		t.Rows = append(t.Rows, tableRow{b.number(rw), []string{clean(r.ID), fmt.Sprint(r.Block), fmt.Sprint(r.Order), rw.label,
-			quantity.Format(values[i], m.unit), fmt.Sprintf("%+.1f %%", 100*off), flagText(r.Flags)}})
+			quantity.Format(values[i], m.unit), signedPercent(off), memoryText(r), flagText(r.Flags)}})
 	}
 	return s, far
 }

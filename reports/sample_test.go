@@ -203,6 +203,8 @@ func sampleRun(t testing.TB, rng *rand.Rand, spec sampleSpec, e engine, block, o
 	run.Stages = &result.Stages{Queue: time.Duration(mean * .35), Save: time.Duration(mean * .3), Replicate: time.Duration(mean * .31), Apply: time.Duration(mean * .04)}
 	sampleSeries(rng, &run, spec.seconds, service)
 	sampleSnapshot(rng, &run, e)
+	rss := int64((90<<20 + e.save*3e5) * (1 + 0.02*math.Sin(float64(order))))
+	run.RSS = &rss
 	return run
 }
 
@@ -223,7 +225,8 @@ func sampleSeries(rng *rand.Rand, run *result.Run, seconds int, service float64)
 		p.Buckets = b
 		run.Series = append(run.Series, p)
 	}
-	run.Events = []result.Event{{T: 3200 * time.Millisecond, Node: 1, Kind: "snapshot"}, {T: 4100 * time.Millisecond, Node: 2, Kind: "gc"}}
+	run.Events = []result.Event{{T: 3200 * time.Millisecond, Node: 1, Kind: "snapshot"}, {T: 3300 * time.Millisecond, Node: 2, Kind: "gc", Text: "paused for 1.2 ms"},
+		{T: 4100 * time.Millisecond, Node: 3, Kind: "cut", Text: "from 1 and 2"}, {T: 5 * time.Second, Node: 3, Kind: "heal"}, {T: 5100 * time.Millisecond, Kind: "phase_of_the_moon"}}
 }
 
 func sampleSnapshot(rng *rand.Rand, run *result.Run, e engine) {
@@ -276,19 +279,135 @@ func addSnapshots(r *result.Result) {
 }
 
 func addRestarts(r *result.Result) {
-	addSizes(r, "restart", func(run *result.Run, size int64, us float64) {
-		run.Restart = &result.Restart{Open: micros(us / 2), Entries: size / 1024, Bytes: size * 11 / 10}
-	})
+	for _, killed := range []bool{false, true} {
+		addSizes(r, "restart", func(run *result.Run, size int64, us float64) {
+			run.Load, run.ID = result.Load{}, run.ID+map[bool]string{true: "-killed"}[killed]
+			run.Restart = &result.Restart{Open: micros(us / 2), Ready: micros(us), Entries: size / 1024, Bytes: size * 11 / 10, Killed: killed}
+			rss := int64(us * 900)
+			run.RSS = &rss
+		})
+	}
+}
+
+// addSearches adds, for three blocks, a search of every backend; the last backend
+// finds no rate in its last one.
+func addSearches(r *result.Result) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	bases := baseRuns(r)
+	for b := 1; b <= 3; b++ {
+		for i, base := range bases {
+			limit := spread(rng, base.Throughput/2, 0.05)
+			none := b == 3 && i == len(bases)-1
+			step := 0
+			add := func(rate float64, missed, point string) {
+				step++
+				run := base
+				run.ID, run.Block, run.Order = fmt.Sprintf("%03d-%s-search-%d", b, labelOf(base.Backend, base.Params), step), b, len(r.Runs)+1
+				run.Load = result.Load{Kind: "open", Rate: rate, Point: point, SLO: "p99<10ms", Step: step, Missed: missed}
+				if run.Load.Point == "" {
+					run.Load.Point = fmt.Sprintf("search step %d", step)
+				}
+				p50 := 400 / (1.2 - min(rate/limit, 1.1))
+				run.Throughput = min(rate, limit*1.05)
+				run.Response = result.Latency{Count: int64(5 * rate), P50: micros(p50), P90: micros(2 * p50), P99: micros(4 * p50), P999: micros(9 * p50), Max: micros(20 * p50)}
+				run.Series, run.Stages, run.Snapshot, run.Snapshots, run.Restart, run.Events, run.Windows = nil, nil, nil, nil, nil, nil, nil
+				run.Flags = nil
+				if missed != "" {
+					run.Flags = []string{"generator_limited"}
+				}
+				r.Runs = append(r.Runs, run)
+			}
+			found := result.Search{Backend: base.Backend, Params: base.Params, Block: b, SLO: "p99<10ms"}
+			rate := 1000.0
+			for ; rate < limit && !none; rate *= 2 {
+				add(rate, "", "")
+			}
+			add(rate, "p99 was 31ms", "")
+			add(rate, "91.2 % of the offered rate was achieved", "")
+			if !none {
+				found.Rate = math.Round(limit * 0.97)
+				for range 3 {
+					add(found.Rate, "", confirmedPoint)
+				}
+			}
+			found.Steps = step
+			r.Searches = append(r.Searches, found)
+		}
+	}
+}
+
+// addAge adds two runs of the workload age of every backend: bbolt ages.
+func addAge(t testing.TB, r *result.Result) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(6, 6))
+	for b := 1; b <= 2; b++ {
+		for _, base := range baseRuns(r) {
+			run := base
+			run.ID, run.Block, run.Order, run.Workload = fmt.Sprintf("%03d-%s-age", b, labelOf(base.Backend, base.Params)), b, len(r.Runs)+1, "age"
+			run.Series, run.Events, run.Windows, run.Snapshot, run.Snapshots, run.Restart = nil, nil, nil, nil, nil, nil
+			first, last := stats.Side{Label: "first"}, stats.Side{Label: "last"}
+			for n := 1; n <= 20; n++ {
+				worn := 1.0
+				if base.Backend == "bbolt" {
+					worn = 1 + float64(n)/25
+				}
+				p50 := spread(rng, float64(base.Save.P50)/1000, 0.02) * worn
+				c := result.Cycle{Cycle: n, Ops: spread(rng, base.Throughput, 0.03) / worn}
+				one := result.Run{Block: n, Backend: run.Backend, Params: run.Params, Durability: run.Durability}
+				if base.Durability != "none" {
+					c.Save = result.Latency{Count: 4000, Mean: micros(p50), P50: micros(p50), P90: micros(1.5 * p50), P99: micros(4 * p50), P999: micros(9 * p50), Max: micros(30 * p50)}
+					c.Disk = int64(spread(rng, 200<<20, 0.01) * worn)
+					one.Save, one.Bytes = c.Save, &result.Bytes{Disk: &c.Disk}
+				}
+				run.Cycles = append(run.Cycles, c)
+				if n <= 6 {
+					first.Runs = append(first.Runs, one)
+				} else if n > 14 {
+					last.Runs = append(last.Runs, one)
+				}
+			}
+			if base.Durability != "none" {
+				var err error
+				if run.Aging, err = stats.CompareSuites(first, last, stats.Options{Seed: 1, Metrics: []string{"save.p50", "save.p99", "bytes.disk"}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.Runs = append(r.Runs, run)
+		}
+	}
+}
+
+// addTrace adds runs that replay a WAL.
+func addTrace(r *result.Result) {
+	sizes := []int64{17, 96, 120, 155, 240, 310, 512, 1024, 2048, 8192, 1 << 20}
+	for b := 1; b <= 2; b++ {
+		for i, base := range baseRuns(r) {
+			run := base
+			run.ID, run.Block, run.Order, run.Workload = fmt.Sprintf("%03d-%s-trace", b, labelOf(base.Backend, base.Params)), b, len(r.Runs)+1, "trace"
+			run.Load = result.Load{Kind: "trace"}
+			run.ValueSize = "17-1048576"
+			replayed := slices.Clone(sizes)
+			replayed[5] += int64(i)
+			run.Trace = &result.Trace{Dir: "/var/lib/etcd/member/wal", Entries: 120_000, Batches: 30_211, Deciles: sizes, Replayed: replayed, WorstGap: float64(i) / 310}
+			r.Runs = append(r.Runs, run)
+		}
+	}
+}
+
+// baseRuns are the runs of the first block of the workload propose.
+func baseRuns(r *result.Result) []result.Run {
+	var out []result.Run
+	for _, run := range r.Runs {
+		if run.Block == 1 && run.Load.Point == "" && run.Workload == "propose" {
+			out = append(out, run)
+		}
+	}
+	return out
 }
 
 func addSizes(r *result.Result, workload string, fill func(run *result.Run, size int64, us float64)) {
 	rng := rand.New(rand.NewPCG(4, uint64(len(workload))))
-	block1 := []result.Run{}
-	for _, run := range r.Runs {
-		if run.Block == 1 && run.Load.Point == "" && run.Workload == "propose" {
-			block1 = append(block1, run)
-		}
-	}
+	block1 := baseRuns(r)
 	for b := 1; b <= 6; b++ {
 		for _, base := range block1 {
 			for _, size := range []int64{16 << 20, 64 << 20, 256 << 20} {

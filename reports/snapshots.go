@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/raftbench/raftbench/bench/result"
@@ -15,7 +16,7 @@ import (
 // snapshots is the figures of snapshot installs and of restarts.
 func (b *builder) snapshots(sc *scenario) blockView {
 	var block blockView
-	for _, build := range []func(*scenario) (figureView, bool){b.installs, b.installStages, b.restarts} {
+	for _, build := range []func(*scenario) (figureView, bool){b.installs, b.installStages, b.opens, b.readies} {
 		if f, ok := build(sc); ok {
 			block.Figures = append(block.Figures, f)
 		}
@@ -47,10 +48,11 @@ func (b *builder) installs(sc *scenario) (figureView, bool) {
 	})
 }
 
-// restarts is the time to open against the size of the log.
-func (b *builder) restarts(sc *scenario) (figureView, bool) {
+// opens is the time to open against the size of the log, readies the time until
+// the node is back.
+func (b *builder) opens(sc *scenario) (figureView, bool) {
 	return b.sizes(sc, sizesOf{
-		what: "opens a log", caption: "Restarts", note: "log, from Open until the entries are read",
+		what: "opens a log", caption: "Time to open a log", note: "log, from Open until the entries are read" + killedText(sc), entries: restartEntries,
 		get: func(r *result.Run) []sized {
 			if r.Restart == nil || r.Restart.Open <= 0 || r.Restart.Bytes <= 0 {
 				return nil
@@ -60,69 +62,75 @@ func (b *builder) restarts(sc *scenario) (figureView, bool) {
 	})
 }
 
+func (b *builder) readies(sc *scenario) (figureView, bool) {
+	return b.sizes(sc, sizesOf{
+		what: "is ready after a log", caption: "Time until a node is ready", entries: restartEntries,
+		note: "log, from Open until the loop runs and the state machine has applied every committed entry" + killedText(sc),
+		get: func(r *result.Run) []sized {
+			if r.Restart == nil || r.Restart.Ready <= 0 || r.Restart.Bytes <= 0 {
+				return nil
+			}
+			return []sized{{float64(r.Restart.Bytes), float64(r.Restart.Ready)}}
+		},
+	})
+}
+
+func restartEntries(r *result.Run) int64 { return r.Restart.Entries }
+
+// killedText says how the process before a restart had ended.
+func killedText(sc *scenario) string {
+	switch {
+	case sc.workload != "restart":
+		return ""
+	case sc.killed:
+		return ", after kill -9"
+	}
+	return ", after a clean close"
+}
+
 // sizesOf describes a figure of durations against sizes.
 type sizesOf struct {
 	what, caption, note string
 	get                 func(*result.Run) []sized
+	entries             func(*result.Run) int64 // of what was moved, where it has entries
 }
 
 func (b *builder) sizes(sc *scenario, of sizesOf) (figureView, bool) {
 	p := chart.Panel{X: chart.Axis{Kind: chart.Bytes, Log: true, Title: "size"}, Y: chart.Axis{Kind: chart.Duration, Log: true, Title: "time"}}
 	t := &tableView{Caption: of.caption, Head: []string{"backend", "size", "median", "shortest", "longest", "throughput", "n"}}
-	type end struct {
-		label string
-		at    sized
+	if of.entries != nil {
+		t.Head = append(t.Head, "entries")
 	}
-	var ends []end
+	var ends []largestSize
 	n := 0
 	for _, rw := range sc.ranked() {
-		s := chart.Series{Name: rw.label, Style: b.of(rw), NoLine: true}
-		bySize := map[float64][]float64{}
-		for _, r := range rw.runs {
-			for _, v := range of.get(r) {
-				s.X, s.Y = append(s.X, v.bytes), append(s.Y, v.ns)
-				at := float64(cmp.Or(r.StateBytes, int64(v.bytes)))
-				if r.StateBytes == 0 {
-					at = 0 // sizes of one state differ by some bytes
-				}
-				bySize[at] = append(bySize[at], v.ns)
-				n++
-			}
-		}
+		s, bySize := of.collect(rw)
 		if len(s.X) == 0 {
 			continue
 		}
+		s.Style = b.of(rw)
+		n += len(s.X)
 		p.Series = append(p.Series, s)
 		sizes := slices.Sorted(maps.Keys(bySize))
 		for _, size := range sizes {
+			g := bySize[size]
 			shown := cmp.Or(size, stats.Median(s.X))
-			m := stats.Median(bySize[size])
-			t.Rows = append(t.Rows, tableRow{b.number(rw), []string{rw.label, quantity.FormatBytes(shown), quantity.FormatDuration(m),
-				quantity.FormatDuration(slices.Min(bySize[size])), quantity.FormatDuration(slices.Max(bySize[size])),
-				quantity.FormatBytes(shown/m*1e9) + "/s", fmt.Sprint(len(bySize[size]))}})
+			m := stats.Median(g.ns)
+			cells := []string{rw.label, quantity.FormatBytes(shown), quantity.FormatDuration(m), quantity.FormatDuration(slices.Min(g.ns)),
+				quantity.FormatDuration(slices.Max(g.ns)), quantity.FormatBytes(shown/m*1e9) + "/s", fmt.Sprint(len(g.ns))}
+			if of.entries != nil {
+				cells = append(cells, figureOrAbsent(stats.Median(g.entries), metricLogEntries))
+			}
+			t.Rows = append(t.Rows, tableRow{b.number(rw), cells})
 			if size == sizes[len(sizes)-1] && rw.control == "" {
-				ends = append(ends, end{rw.label, sized{shown, m}})
+				ends = append(ends, largestSize{rw.label, sized{shown, m}})
 			}
 		}
 	}
 	if n == 0 {
 		return figureView{}, false
 	}
-	slices.SortStableFunc(ends, func(a, b end) int { return cmp.Compare(a.at.ns, b.at.ns) })
-	finding := of.caption + ", time against size"
-	switch len(ends) {
-	case 0:
-	case 1:
-		finding = fmt.Sprintf("%s %s of %s in %s", ends[0].label, of.what, quantity.FormatBytes(ends[0].at.bytes), quantity.FormatDuration(ends[0].at.ns))
-	default:
-		last := ends[len(ends)-1]
-		size := ""
-		if a, b := ends[0].at.bytes, last.at.bytes; max(a, b) > 1.1*min(a, b) {
-			size = "one of " + quantity.FormatBytes(b) + " "
-		}
-		finding = fmt.Sprintf("%s %s of %s in %s, %s %sin %s", ends[0].label, of.what, quantity.FormatBytes(ends[0].at.bytes),
-			quantity.FormatDuration(ends[0].at.ns), last.label, size, quantity.FormatDuration(last.at.ns))
-	}
+	finding := of.finding(ends)
 	note := fmt.Sprintf("time for a %s; every one of %s drawn.", of.note, plural(n, "measurement"))
 	if lo, hi := sizeRange(p.Series); hi < 1.5*lo {
 		return figureView{Finding: finding, Table: t, Drawings: drawn(strip(finding, p.Series)),
@@ -132,6 +140,53 @@ func (b *builder) sizes(sc *scenario, of sizesOf) (figureView, bool) {
 	linear.X.Log, linear.Y.Log = false, false
 	return figureView{Finding: finding, Table: t, Drawings: bothScales(chart.Lines{Label: finding, Panel: p}, chart.Lines{Label: finding, Panel: linear}),
 		Note: "Size against " + note}, true
+}
+
+// oneSize is what was measured of one backend at one size.
+type oneSize struct{ ns, entries []float64 }
+
+// collect is every measurement of a row as a point, and the same sorted by the
+// size that was asked for; 0 where none was, since sizes of one state differ by
+// some bytes.
+func (of sizesOf) collect(rw *row) (chart.Series, map[float64]oneSize) {
+	s := chart.Series{Name: rw.label, NoLine: true}
+	bySize := map[float64]oneSize{}
+	for _, r := range rw.runs {
+		for _, v := range of.get(r) {
+			s.X, s.Y = append(s.X, v.bytes), append(s.Y, v.ns)
+			g := bySize[float64(r.StateBytes)]
+			g.ns = append(g.ns, v.ns)
+			if of.entries != nil {
+				g.entries = append(g.entries, float64(of.entries(r)))
+			}
+			bySize[float64(r.StateBytes)] = g
+		}
+	}
+	return s, bySize
+}
+
+// largestSize is the median of one backend at its largest size.
+type largestSize struct {
+	label string
+	at    sized
+}
+
+// finding compares the soonest and the slowest engine at the largest size.
+func (of sizesOf) finding(ends []largestSize) string {
+	slices.SortStableFunc(ends, func(a, b largestSize) int { return cmp.Compare(a.at.ns, b.at.ns) })
+	switch len(ends) {
+	case 0:
+		return of.caption + ", against size"
+	case 1:
+		return fmt.Sprintf("%s %s of %s in %s", ends[0].label, of.what, quantity.FormatBytes(ends[0].at.bytes), quantity.FormatDuration(ends[0].at.ns))
+	}
+	first, last := ends[0], ends[len(ends)-1]
+	size := ""
+	if a, b := first.at.bytes, last.at.bytes; max(a, b) > 1.1*min(a, b) {
+		size = "one of " + quantity.FormatBytes(b) + " "
+	}
+	return fmt.Sprintf("%s %s of %s in %s, %s %sin %s", first.label, of.what, quantity.FormatBytes(first.at.bytes),
+		quantity.FormatDuration(first.at.ns), last.label, size, quantity.FormatDuration(last.at.ns))
 }
 
 // sizeRange is the smallest and the largest size of all points.
@@ -196,6 +251,14 @@ func (b *builder) installStages(sc *scenario) (figureView, bool) {
 	return figureView{Finding: finding, Drawings: drawn(bars), Table: t,
 		Note: "Stages of the median install at the largest size. Create: state to bytes, on the leader. Transfer: between the nodes. Save and release: in the follower’s store. Restore: bytes to state. " +
 			"They may overlap with waiting in between, so that they need not add up to the whole install."}, true
+}
+
+// figureOrAbsent renders a figure in the unit of its metric.
+func figureOrAbsent(v float64, m *metric) string {
+	if v <= 0 || math.IsNaN(v) {
+		return quantity.Absent
+	}
+	return quantity.Format(v, m.unit)
 }
 
 func durationOrAbsent(v float64) string {

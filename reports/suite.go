@@ -40,6 +40,7 @@ type scenarioKey struct {
 	clients                              int
 	rate                                 float64
 	curve                                bool // the load varies: a curve, or the steps of a search
+	search                               bool // its runs are the steps of a search for the rate that holds slo
 	slo                                  string
 	readRatio                            float64
 	valueBytes                           int
@@ -87,7 +88,10 @@ func keyOf(r *result.Run) scenarioKey {
 		readRatio: r.ReadRatio, valueBytes: r.ValueBytes, valueSize: r.ValueSize, stateBytes: r.StateBytes,
 	}
 	if r.Load.Point != "" {
-		k.curve, k.kind, k.clients, k.rate, k.slo = true, "", 0, 0, ""
+		k.curve, k.search, k.kind, k.clients, k.rate = true, r.Load.Step > 0, "", 0, 0
+		if !k.search {
+			k.slo = ""
+		}
 	}
 	if r.Workload == "snapshot" || r.Workload == "restart" {
 		// Their sizes are the axis of one figure, not scenarios of their own.
@@ -168,10 +172,20 @@ func (s *site) borrowed(sc *scenario, rw *row) []*result.Run {
 }
 
 // headline is the runs of a row that its line in the scoreboard describes. Of a
-// curve or a search it is those at the load with the highest median throughput
-// among the loads without errors.
+// curve it is those at the load with the highest median throughput among the
+// loads without errors; of a search, the last run of each block that confirmed
+// the rate.
 func (rw *row) headline() []*result.Run {
-	if !rw.scenario.curve {
+	switch {
+	case rw.scenario.search:
+		var out []*result.Run
+		for _, s := range rw.searches() {
+			if s.confirmed != nil {
+				out = append(out, s.confirmed)
+			}
+		}
+		return out
+	case !rw.scenario.curve:
 		return rw.runs
 	}
 	best, top := []*result.Run(nil), -1.0
@@ -196,7 +210,7 @@ type summary struct {
 // of summarizes a metric over the runs of the scoreboard line.
 func (rw *row) of(m *metric) summary {
 	runs := rw.headline()
-	if m != metricInstall && m != metricOpen {
+	if !m.moved() {
 		return summarizeRuns(runs, m)
 	}
 	out := summarizeRuns(largest(runs, m), m)
@@ -225,9 +239,9 @@ func sizeOf(r *result.Run, m *metric) int64 {
 	switch {
 	case r.StateBytes > 0:
 		return r.StateBytes
-	case m == metricInstall && r.Snapshot != nil:
+	case (m == metricInstall || m == metricForeground) && r.Snapshot != nil:
 		return r.Snapshot.Bytes
-	case m == metricOpen && r.Restart != nil:
+	case m.moved() && r.Restart != nil:
 		return r.Restart.Bytes
 	}
 	return 0
@@ -257,15 +271,22 @@ func largest(runs []*result.Run, m *metric) []*result.Run {
 func (sc *scenario) repeats() int {
 	n := 0
 	for _, rw := range sc.rows {
-		runs := rw.headline()
-		if m := sc.primary(); m == metricInstall || m == metricOpen {
-			runs = largest(runs, m) // sizes are not repeats of each other
-		}
-		if k := len(runs); k > 0 && (n == 0 || k < n) {
+		if k := len(rw.decisive()); k > 0 && (n == 0 || k < n) {
 			n = k
 		}
 	}
 	return n
+}
+
+// decisive are the runs of a row that decide: those of its headline, and of them
+// only those of the largest state where sizes differ, which are not repeats of
+// each other.
+func (rw *row) decisive() []*result.Run {
+	runs := rw.headline()
+	if m := rw.scenario.primary(); m.moved() {
+		runs = largest(runs, m)
+	}
+	return runs
 }
 
 // primary is the figure that decides a scenario: what the load leaves free. A
@@ -320,6 +341,8 @@ func (sc *scenario) title() string {
 
 func (sc *scenario) loadTitle() string {
 	switch {
+	case sc.search:
+		return "search for the highest rate within " + sc.sloText()
 	case sc.curve:
 		return "load curve"
 	case sc.kind == "closed":
@@ -328,6 +351,8 @@ func (sc *scenario) loadTitle() string {
 		return "open loop at " + quantity.FormatCount(sc.rate) + " ops/s"
 	case sc.kind == "poisson":
 		return "Poisson arrivals at " + quantity.FormatCount(sc.rate) + " ops/s"
+	case sc.kind == "trace":
+		return "batches as they were recorded"
 	}
 	return clean(sc.kind)
 }

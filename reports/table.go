@@ -192,32 +192,104 @@ type columnGroup struct {
 	always  bool // shown even where no row has it
 }
 
-// tableGroups are the columns of the scoreboard on a terminal and in Markdown.
-var tableGroups = []columnGroup{
-	{"", []*metric{metricThroughput}, []string{"ops/s"}, true},
-	{"response", []*metric{metricResponse50, metricResponse99, metricResponse999}, []string{"p50", "p99", "p99.9"}, true},
-	{"save", []*metric{metricSave50, metricSave99}, []string{"p50", "p99"}, true},
-	{"", []*metric{metricFloor}, []string{"×floor"}, true},
-	{"entries", []*metric{metricEntries}, []string{"/save"}, true},
-	{"fsyncs", []*metric{metricFsyncs}, []string{"/op"}, true},
-	{"snapshot", []*metric{metricInstall}, []string{"install"}, true},
-	{"restart", []*metric{metricOpen}, []string{"open"}, false},
-}
+// The groups of columns of the scoreboard on a terminal and in Markdown.
+var (
+	groupThroughput = columnGroup{"", []*metric{metricThroughput}, []string{"ops/s"}, true}
+	groupResponse   = columnGroup{"response", []*metric{metricResponse50, metricResponse99, metricResponse999}, []string{"p50", "p99", "p99.9"}, true}
+	groupSave       = columnGroup{"save", []*metric{metricSave50, metricSave99}, []string{"p50", "p99"}, true}
+	groupFloor      = columnGroup{"", []*metric{metricFloor}, []string{"×floor"}, true}
+	groupEntries    = columnGroup{"entries", []*metric{metricEntries}, []string{"/save"}, true}
+	groupFsyncs     = columnGroup{"fsyncs", []*metric{metricFsyncs}, []string{"/op"}, true}
+	groupInstall    = columnGroup{"snapshot", []*metric{metricInstall}, []string{"install"}, true}
+	groupOpen       = columnGroup{"restart", []*metric{metricOpen}, []string{"open"}, false}
+	groupMemory     = columnGroup{"memory", []*metric{metricRSS}, []string{"RSS"}, false}
+	groupDisk       = columnGroup{"disk", []*metric{metricDisk}, []string{"in use"}, false}
+	groupLog        = columnGroup{"log", []*metric{metricLogEntries}, []string{"entries"}, false}
+)
 
-// tableColumns are the figures of the scoreboard.
+// tableColumns are the figures of the scoreboard: those that the workload is
+// about.
 func (sc *scenario) tableColumns(rows []*row) []tableColumn {
 	var out []tableColumn
-	groups := tableGroups
+	groups := func(gs ...columnGroup) {
+		for _, g := range gs {
+			out = append(out, sc.groupColumns(g, rows)...)
+		}
+	}
+	switch {
+	case sc.search:
+		out = sc.searchColumns(rows)
+		groups(groupResponse, groupSave, groupFloor)
+	case sc.workload == "snapshot":
+		out = slices.Concat(sc.sizedColumns(metricInstall, "install", rows), sc.sizedColumns(metricForeground, "response p99 meanwhile", rows))
+		groups(groupMemory)
+	case sc.workload == "restart":
+		out = slices.Concat(sc.sizedColumns(metricOpen, "open", rows), sc.sizedColumns(metricReady, "ready", rows))
+		groups(groupLog, groupMemory)
+	case sc.workload == "age":
+		groups(groupThroughput, groupResponse, groupSave, groupFloor, groupDisk)
+	case sc.workload == "trace":
+		groups(groupThroughput)
+		out = append(out, sc.traceColumns(rows)...)
+		groups(groupResponse, groupSave, groupFloor, groupEntries, groupFsyncs, groupInstall, groupOpen)
+	default:
+		groups(groupThroughput, groupResponse, groupSave, groupFloor, groupEntries, groupFsyncs, groupInstall, groupOpen)
+	}
 	if sc.networked() {
-		groups = slices.Concat(groups, networkGroups)
+		groups(networkGroups...)
 	}
 	if sc.faults != "" {
-		groups = slices.Concat(groups, faultGroups)
-	}
-	for _, g := range groups {
-		out = append(out, sc.groupColumns(g, rows)...)
+		groups(faultGroups...)
 	}
 	return append(out, verifiedColumn(rows))
+}
+
+// sizedColumns are the medians of a figure that depends on the size of what is
+// moved, a column for each size.
+func (sc *scenario) sizedColumns(m *metric, title string, rows []*row) []tableColumn {
+	var sizes []int64
+	for _, rw := range rows {
+		for _, r := range rw.runs {
+			if _, ok := m.get(r); ok && !slices.Contains(sizes, r.StateBytes) {
+				sizes = append(sizes, r.StateBytes)
+			}
+		}
+	}
+	slices.Sort(sizes)
+	sums := make([][]summary, len(sizes))
+	for i, size := range sizes {
+		for _, rw := range rows {
+			at := slices.DeleteFunc(slices.Clone(rw.runs), func(r *result.Run) bool { return r.StateBytes != size })
+			sums[i] = append(sums[i], summarizeRuns(at, m))
+		}
+	}
+	form := commonForm(m.unit, rows, sums)
+	if form.Name != "" {
+		title += ", " + form.Name
+	}
+	var out []tableColumn
+	for i, size := range sizes {
+		c := tableColumn{group: title, head: quantity.FormatBytes(float64(size))}
+		if size == 0 {
+			c.head = "time"
+		}
+		at := form.WithDecimals(comparable(rows, sums[i]))
+		for _, s := range sums[i] {
+			text := quantity.Absent
+			if s.N > 0 {
+				text = at.Format(s.Median)
+			}
+			c.cells = append(c.cells, tableCell{text: text})
+		}
+		out = append(out, c)
+		if m == sc.primary() && i == len(sizes)-1 {
+			if spread := spreadColumn(sums[i]); spread != nil {
+				spread.group = title
+				out = append(out, *spread)
+			}
+		}
+	}
+	return out
 }
 
 func (sc *scenario) groupColumns(g columnGroup, rows []*row) []tableColumn {
@@ -232,8 +304,7 @@ func (sc *scenario) groupColumns(g columnGroup, rows []*row) []tableColumn {
 			}
 		}
 	}
-	// A table of installs or restarts shows nothing but them.
-	if len(all) == 0 && (!g.always || sc.workload == "snapshot" || sc.workload == "restart") {
+	if len(all) == 0 && !g.always {
 		return nil
 	}
 	common := commonForm(g.metrics[0].unit, rows, sums)

@@ -128,6 +128,12 @@ func (sc *scenario) rank(j *Judgement) {
 			j.Detail = append(j.Detail, fmt.Sprintf("%s %s left out: %s.", list(r.Spoiled), verbN(len(r.Spoiled), "is", "are"), r.Title))
 		}
 	}
+	if names := sc.unfound(); sc.search && len(names) > 0 && len(field) > 0 {
+		j.Detail = append(j.Detail, fmt.Sprintf("For %s no search found a rate.", list(names)))
+	}
+	if text, ok := sc.agedFinding(agedSave); ok {
+		j.Detail = append(j.Detail, text+".")
+	}
 	if len(unsynced) > 0 {
 		j.Detail = append(j.Detail, fmt.Sprintf("%s %s nothing durable and %s not ranked with the others.",
 			list(labels(unsynced)), verb(unsynced, "keeps", "keep"), verb(unsynced, "is", "are")))
@@ -190,6 +196,9 @@ func (sc *scenario) emptySentence() string {
 		for _, r := range rw.failed {
 			return "No engine has figures: " + rw.label + " failed with “" + shorten(clean(r.Error), 200) + "”."
 		}
+	}
+	if sc.search {
+		return sc.searchFinding() + "."
 	}
 	return "No engine has figures: " + sc.primary().long + " was not measured."
 }
@@ -278,6 +287,9 @@ func (sc *scenario) told(field []*row) (even, behind []*row, equivalent bool) {
 
 // superlative is what the best engine is, by the deciding figure.
 func (sc *scenario) superlative() string {
+	if sc.search {
+		return "holds the highest rate"
+	}
 	switch sc.primary() {
 	case metricResponse99:
 		return "answers soonest"
@@ -302,6 +314,9 @@ func (sc *scenario) margin(best, other *row, apposition string) string {
 	case metricInstall, metricOpen:
 		return fmt.Sprintf("%s%s takes %s as long", other.label, tail, sc.factor(best, other))
 	}
+	if sc.search {
+		return fmt.Sprintf("%s that of %s%s", sc.factor(best, other), other.label, apposition)
+	}
 	return fmt.Sprintf("%s the throughput of %s%s", sc.factor(best, other), other.label, apposition)
 }
 
@@ -318,6 +333,9 @@ func (sc *scenario) amount(rw *row) string {
 	}
 	switch m {
 	case metricThroughput:
+		if sc.search {
+			return "holds it up to " + value
+		}
 		return "commits " + value
 	case metricResponse99:
 		return "answers 99 % within " + value
@@ -334,6 +352,8 @@ func (sc *scenario) at() string {
 	switch {
 	case sc.workload == "snapshot" || sc.workload == "restart":
 		return "with " + firstOf(sc.stateText(), "this state")
+	case sc.search:
+		return "within " + sc.sloText()
 	case sc.curve:
 		return "at the best load of its curve"
 	case sc.kind == "closed":

@@ -118,10 +118,32 @@ func (sc *scenario) sure(j Judgement) string {
 		}
 		return text
 	}
-	if synced, _ := sc.engines(); len(synced) > 1 {
-		return fmt.Sprintf("Not: over %s the foremost engines are within ±%g %% of each other, or an interval covers 1, or no test excludes chance. The effect sizes below say which.", plural(n, "block"), 100*noise)
+	field := sc.field()
+	if len(field) < 2 {
+		return plural(n, "run") + " of it; there is nothing to compare."
 	}
-	return plural(n, "run") + " of it; there is nothing to compare."
+	even, _, equivalent := sc.told(field)
+	switch {
+	case len(even) == 0: // and yet no winner: the measurement is invalid
+		return "Not: the difference is clear, but the measurement is invalid, for the reasons below."
+	case equivalent:
+		return fmt.Sprintf("Yes, that there is nothing to choose: over %s the 95 %% interval of every ratio in this group lies within ±%g %% of 1.", plural(n, "block"), 100*noise)
+	}
+	return fmt.Sprintf("Not: over %s the ratio of %s to %s is %s, %s. More repeats may tell them apart.", plural(n, "block"), field[0].label, even[0].label,
+		sc.factor(field[0], even[0]), sc.doubt(field[0], even[0]))
+}
+
+// field are the engines of the headline's class that have the deciding figure, the
+// best first.
+func (sc *scenario) field() []*row {
+	field, unsynced := sc.engines()
+	if len(field) == 0 {
+		field = unsynced
+	}
+	m := sc.primary()
+	field = slices.DeleteFunc(field, func(rw *row) bool { return rw.of(m).N == 0 })
+	slices.SortStableFunc(field, func(a, b *row) int { return ahead(m, a.of(m), b.of(m)) })
+	return field
 }
 
 // across is the table of what several machines have in common: throughput, and

@@ -10,20 +10,27 @@ var sectionIntro = map[string]string{
 	"percentiles": "How slow the slow ones are: the further right, the rarer. Lines end where fewer than 10 operations lie beyond.",
 	"stages":      "Mean times of the stages that an operation passes on its way, added up. Means, not percentiles: the stages of the slowest operations may look different.",
 	"time":        "One run of each backend, the one with the median throughput; the band is the range over all its runs. Grey is warm-up, which does not count. Axes are shared unless a row says otherwise.",
-	"snapshots":   "What a follower pays to catch up by snapshot, and a node to come back.",
-	"repeats":     "Every run, in the order in which they were made, as the deviation from its backend's median. If all move together, the machine moved; the top row is the raw disk.",
+	"snapshots": "What a follower pays to catch up by snapshot, and a node to come back: to open its store again, and to be ready, with its loop running and its state machine replayed. " +
+		"Files are in the page cache, as after a crash of the process alone.",
+	"repeats": "Every run, in the order in which they were made, as the deviation from its backend's median. If all move together, the machine moved; the top row is the raw disk.",
 }
 
 // sectionEmpty says why a section has nothing to show, and how to get it.
 var sectionEmpty = map[string]string{
 	"scoreboard":  "No run has figures.",
-	"curve":       "Not measured in this run: --load curve measures every backend at 10 % to 110 % of its maximum.",
+	"curve":       "Not measured in this run: --load curve measures every backend at 10 % to 110 % of its maximum, and --load 'search:p99<10ms' finds the highest rate that holds an objective.",
 	"effects":     "Nothing to compare: there is one backend of this durability class, or no block holds two.",
 	"percentiles": "Not measured in this run: no latency distribution was recorded.",
 	"stages":      "Not measured in this run: no stages were recorded.",
 	"time":        "Not measured in this run: no time series was recorded.",
 	"snapshots":   "Not measured in this run: --workload snapshot and --workload restart measure them for a list of sizes.",
 	"repeats":     "Only one run was made of each backend: there is no scatter to show.",
+}
+
+// eventWords are the kinds of events in words.
+var eventWords = map[string]string{
+	"gc": "garbage collection", "leader": "new leader", "cut": "network cut", "heal": "network healed",
+	"kill": "killed", "restart": "restarted", "pause": "paused", "resume": "resumed",
 }
 
 // methodNotes are how the figures came about, for the last section.

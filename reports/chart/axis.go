@@ -261,13 +261,23 @@ func logTicks(k Kind, l scale.Log, n int) []float64 {
 	return major
 }
 
-// binaryTicks are up to n powers of two, at equal steps.
+// binaryTicks are up to n powers of two, at equal steps, or multiples of one where
+// the axis holds fewer than two.
 func binaryTicks(l scale.Log, n int) []float64 {
 	first, last := math.Ceil(math.Log2(l.Min)-1e-9), math.Floor(math.Log2(l.Max)+1e-9)
 	step := max(math.Ceil((last-first+1)/float64(max(n, 1))), 1)
 	var out []float64
 	for e := math.Ceil(first/step) * step; e <= last; e += step {
 		out = append(out, math.Pow(2, e))
+	}
+	if len(out) > 1 {
+		return out
+	}
+	// Within a factor of two or so: multiples of one power of two.
+	unit := math.Pow(2, math.Ceil(math.Log2((l.Max-l.Min)/float64(max(n-1, 1)))))
+	out = out[:0]
+	for v := math.Ceil(l.Min/unit) * unit; v <= l.Max && len(out) < n; v += unit {
+		out = append(out, v)
 	}
 	return out
 }

@@ -42,12 +42,13 @@ const CSS = `
 .chart .ld{stroke:var(--muted);stroke-width:.75;fill:none}
 .chart .rf{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:2 3;fill:none}
 .chart .ev{stroke:var(--warn);stroke-width:1;fill:none}
+.chart .wa{fill:var(--warn)}
 .chart .ha{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 .chart .d1 .l{stroke-dasharray:6 3}
 .chart .d2 .l{stroke-dasharray:1.5 3.5}
 .chart .d3 .l{stroke-dasharray:8 3 1.5 3}
 .s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}.s6{--c:var(--s6)}
-.sf{--c:var(--floor)}.sc{--c:var(--ceiling)}
+.sf{--c:var(--floor)}.sc{--c:var(--ceiling)}.sr{--c:var(--muted)}
 .t0{--c:var(--t0)}.t1{--c:var(--t1)}.t2{--c:var(--t2)}.t3{--c:var(--t3)}.t4{--c:var(--t4)}
 .chart .h0{fill:var(--h0)}.chart .h1{fill:var(--h1)}.chart .h2{fill:var(--h2)}.chart .h3{fill:var(--h3)}.chart .h4{fill:var(--h4)}.chart .h5{fill:var(--h5)}
 `
@@ -55,10 +56,12 @@ const CSS = `
 // Style is the look of one series: its place in the palette, or a control.
 type Style int
 
-// Styles of the controls, which are drawn in neutral colours.
+// Styles of the controls, and of what backends are held against; all are drawn in
+// neutral colours.
 const (
-	Floor   Style = -1
-	Ceiling Style = -2
+	Floor     Style = -1
+	Ceiling   Style = -2
+	Reference Style = -3
 )
 
 const colours = 7
@@ -70,6 +73,8 @@ func (s Style) Colour() string {
 		return "sf"
 	case Ceiling:
 		return "sc"
+	case Reference:
+		return "sr"
 	}
 	return "s" + strconv.Itoa(int(max(s, 0))%colours)
 }
@@ -221,6 +226,8 @@ func markerPath(s Style, p point, r float64) string {
 		shape = 7
 	} else if s == Ceiling {
 		shape = 8
+	} else if s == Reference {
+		shape = 7
 	}
 	switch shape {
 	case 1: // square

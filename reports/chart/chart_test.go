@@ -79,7 +79,7 @@ func testFigures(n int) map[string]drawer {
 		}
 		over = append(over, t)
 		rows = append(rows, Row{Name: name, Style: style, Panels: []Panel{
-			{Title: "throughput, ops/s", X: Axis{Kind: Seconds}, Y: Axis{Kind: Rate}, Series: []Series{t}, Shade: [][2]float64{{0, 1e9}}, Events: []Event{{3.2e9, "snapshot"}}},
+			{Title: "throughput, ops/s", X: Axis{Kind: Seconds}, Y: Axis{Kind: Rate}, Series: []Series{t}, Shade: [][2]float64{{0, 1e9}}, Events: []Event{{3.2e9, "snapshot: at index 7", "snapshot"}, {3.3e9, "gc", "garbage collection"}, {3.4e9, "cut", "network cut, node 3"}, {11.9e9, "heal", "network healed, node 3"}}},
 			{Title: "latency heat map", X: Axis{Kind: Seconds}, Y: Axis{Kind: Duration, Log: true}, Heat: h},
 		}})
 		ratio := 1 - float64(i)/16

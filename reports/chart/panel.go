@@ -26,8 +26,9 @@ type Ref struct {
 
 // Event is a mark on the time axis.
 type Event struct {
-	At   float64
-	Name string
+	At    float64
+	Name  string // what happened, in full: the tooltip
+	Label string // the same in a word or two, beside the line where there is room; may be empty
 }
 
 // Heat is a matrix of counts: Cells[i][j] in column i, whose right edge is at
@@ -118,6 +119,7 @@ func (c *canvas) panel(p *Panel, f frame, x, y scaled) {
 	for i := range p.Series {
 		c.series(&p.Series[i], x, y)
 	}
+	c.eventLabels(p.Events, f, x)
 	c.close("</g>")
 }
 
@@ -181,6 +183,40 @@ func (c *canvas) events(events []Event, f frame, x scaled) {
 			continue
 		}
 		c.raw(`<path class="ev" d="M` + num(px) + " " + num(f.y0) + "V" + num(f.y1) + `"><title>` + escape(e.Name) + "</title></path>")
+	}
+}
+
+// Events' labels stand in rows of this height at the top of the plot.
+const (
+	eventRows   = 3
+	eventHeight = 13.0
+)
+
+// eventLabels puts the words of events beside their lines, in the first row where
+// one fits; an event without room keeps its line and its tooltip.
+func (c *canvas) eventLabels(events []Event, f frame, x scaled) {
+	rows := min(eventRows, int((f.y1-f.y0)/(2*eventHeight)))
+	edges := make([]float64, max(rows, 0)) // right end of the last label of each row
+	for i := range edges {
+		edges[i] = f.x0 - 4
+	}
+	for _, e := range slices.SortedStableFunc(slices.Values(events), func(a, b Event) int { return cmp.Compare(a.At, b.At) }) {
+		px, ok := x.at(e.At)
+		w := textWidth(e.Label, false, true)
+		left := px + 3
+		if left+w > f.x1 {
+			left = px - 3 - w
+		}
+		if !ok || e.Label == "" {
+			continue
+		}
+		for i, edge := range edges {
+			if left >= edge+4 {
+				c.text(left, f.y0+9+float64(i)*eventHeight, start, "wa sm ha", e.Label)
+				edges[i] = left + w
+				break
+			}
+		}
 	}
 }
 
