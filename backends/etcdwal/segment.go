@@ -26,11 +26,13 @@ var segmentSize struct {
 func useSegmentSize(bytes int64) (release func(), err error) {
 	segmentSize.Lock()
 	defer segmentSize.Unlock()
-	if segmentSize.users > 0 && wal.SegmentSizeBytes != bytes {
+	switch {
+	case segmentSize.users == 0:
+		wal.SegmentSizeBytes = bytes // nobody reads it now
+	case wal.SegmentSizeBytes != bytes:
 		return nil, &backends.ParamError{Backend: name, Reason: fmt.Sprintf(
 			"segment: an open etcd-wal of this process uses %d bytes, this one wants %d; etcd has one size for a process", wal.SegmentSizeBytes, bytes)}
 	}
-	wal.SegmentSizeBytes = bytes
 	segmentSize.users++
 	return sync.OnceFunc(func() {
 		segmentSize.Lock()
