@@ -19,6 +19,7 @@ import (
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/all"
+	"github.com/raftbench/raftbench/backends/powercut"
 	"github.com/raftbench/raftbench/bench/load"
 	"github.com/raftbench/raftbench/node"
 	"github.com/raftbench/raftbench/node/transport/mem"
@@ -34,6 +35,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	powercut.MaybeChild(all.Lookup)
 	if dir := os.Getenv(killedDir); dir != "" {
 		if err := runUntilKilled(dir, os.Getenv(killedBackend)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
