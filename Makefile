@@ -13,8 +13,9 @@ help: ## list the targets
 setup: ## install what the tests need (Debian: chromium, strace, fio, e2fsprogs)
 	@scripts/setup
 
-test: setup lint ## set up, then run every test under the race detector
+test: setup lint ## set up, then run every test under the race detector, and 30 power cuts per engine and mode without
 	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)
+	$(GO) test -count=1 -run '^TestEngines$$' ./backends/powercut
 
 race: ## every test under the race detector, without the set-up
 	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)
