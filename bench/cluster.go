@@ -26,6 +26,7 @@ type cluster struct {
 	payloads *load.Payloads
 	members  []*member
 	logger   *slog.Logger
+	slow     slowDisk
 	backlog  []int64 // operations in flight at the end of each of the last windows
 
 	before, after *usageNow  // at both ends of the measured time
@@ -68,6 +69,7 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 		return nil, err
 	}
 	c.net = &observedNetwork{Network: inner, o: o}
+	c.slow.SlowDisk, c.slow.o = one.SlowDisk, o
 	for id := uint64(1); id <= uint64(one.Nodes); id++ {
 		m := &member{id: id, dir: filepath.Join(one.RunDir, fmt.Sprintf("node-%d", id))}
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
@@ -94,6 +96,9 @@ func (c *cluster) startMember(m *member) error {
 		return fmt.Errorf("open %s of node %d in %s: %w", c.one.Backend.Label(), m.id, m.dir, err)
 	}
 	m.opened = time.Since(start)
+	if c.one.SlowDisk.Role != "" {
+		storage = &slowedStorage{Storage: storage, disk: &c.slow, node: m.id}
+	}
 	m.storage = observeStorage(c.o, m, storage)
 	keys := stateKeys
 	if c.one.StateSize > 0 {

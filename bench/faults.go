@@ -222,7 +222,7 @@ func (p *faultPlay) fill(run *result.Run) {
 		e := &p.events[i]
 		run.Events = append(run.Events, result.Event{T: e.T, Node: e.Node, Kind: "fault", Text: e.Text})
 	}
-	run.Events = append(run.Events, p.c.o.electionsFrom(p.start)...)
+	run.Events = append(run.Events, p.c.o.eventsFrom(p.start)...)
 	sort.SliceStable(run.Events, func(i, j int) bool { return run.Events[i].T < run.Events[j].T })
 	if len(p.events) == 0 || len(p.samples) == 0 {
 		return

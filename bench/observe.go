@@ -29,22 +29,25 @@ type observer struct {
 	journal   journal
 	watch     Watcher // may be nil
 
-	mu        sync.Mutex
-	elections []result.Event // nodes that became leader
+	mu     sync.Mutex
+	events []result.Event // nodes that became leader, and stalls of the slow disk
 }
 
 // elected notes that a node has become leader.
-func (o *observer) elected(id uint64) {
+func (o *observer) elected(id uint64) { o.event("leader", id, "elected") }
+
+// event notes what happens to a node at this moment.
+func (o *observer) event(kind string, id uint64, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.elections = append(o.elections, result.Event{T: o.now(), Node: int(id), Kind: "leader", Text: "elected"})
+	o.events = append(o.events, result.Event{T: o.now(), Node: int(id), Kind: kind, Text: text})
 }
 
-// electionsFrom are those since a time.
-func (o *observer) electionsFrom(t time.Duration) []result.Event {
+// eventsFrom are those since a time.
+func (o *observer) eventsFrom(t time.Duration) []result.Event {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(o.elections), func(e result.Event) bool { return e.T < t })
+	return slices.DeleteFunc(slices.Clone(o.events), func(e result.Event) bool { return e.T < t })
 }
 
 func (o *observer) now() time.Duration { return time.Since(o.base) }
@@ -103,7 +106,7 @@ type observedStorage struct {
 	o *observer
 	m *member
 
-	prev    *raftpb.HardState
+	rule    syncRule
 	saves   spans
 	mu      sync.Mutex
 	hist    *hdrhistogram.Histogram // Saves that must sync, while measuring, as leader
@@ -114,15 +117,11 @@ type observedStorage struct {
 }
 
 func observeStorage(o *observer, m *member, s backends.Storage) *observedStorage {
-	return &observedStorage{Storage: s, o: o, m: m, prev: &raftpb.HardState{}, hist: load.NewHistogram()}
+	return &observedStorage{Storage: s, o: o, m: m, hist: load.NewHistogram()}
 }
 
 func (s *observedStorage) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error {
-	mustSync := len(ents) > 0
-	if !raft.IsEmptyHardState(hs) {
-		mustSync = raft.MustSync(hs, s.prev, len(ents))
-		s.prev = hs
-	}
+	mustSync := s.rule.mustSync(hs, ents)
 	start := s.o.now()
 	if len(ents) > 0 {
 		s.saves.begin(ents[0].GetIndex(), ents[len(ents)-1].GetIndex(), start)

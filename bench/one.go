@@ -71,6 +71,7 @@ func (o One) Header() result.Run {
 		Backend: o.Backend.Name, Params: o.Backend.Preset(), Durability: string(o.Backend.Durability),
 		Transport: o.Transport, Loop: string(o.Loop), Nodes: o.Nodes, Batch: o.Batch,
 		Workload: string(o.Workload.Kind), ReadRatio: o.ReadRatio, ValueBytes: o.meanValue(), StateBytes: o.StateSize,
+		SlowDisk: o.SlowDisk.String(),
 		Load: result.Load{Kind: string(o.Load.Kind), Clients: o.Load.Clients, Rate: o.Load.Rate, Point: o.Load.Point, Share: o.Load.Share,
 			SLO: o.Load.objective(), Step: o.Load.Step},
 	}
@@ -164,6 +165,8 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	if err != nil {
 		return err
 	}
+	c.slowDown()
+	defer c.slow.end()
 	g.Start(ctx, c.o.base)
 	stopped := false
 	defer func() {
@@ -180,6 +183,7 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	}
 	c.beginMeasuring()
 	g.Measure()
+	c.slow.measure()
 	if c.faults != nil {
 		c.faults.begin()
 	}
@@ -213,7 +217,9 @@ func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Prog
 	run.Flags = append(run.Flags, c.loadFlags(run)...)
 	c.fillSaves(run)
 	if c.faults != nil {
-		c.faults.fill(run)
+		c.faults.fill(run) // stalls of a slow disk too
+	} else if c.slow.Role != "" {
+		run.Events = c.o.eventsFrom(c.slow.begun)
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func (s *Spec) conclude(res *result.Result) {
 	}
 	for i := range res.Runs {
 		r := &res.Runs[i]
-		if top := ceiling[sameLoad(*r)]; r.Durability != string(backends.None) && r.Load.Kind == string(LoadClosed) && top > 0 && r.Throughput > harnessShare*top {
+		if top := ceiling[sameLoad(*r)]; r.SlowDisk == "" && r.Durability != string(backends.None) && r.Load.Kind == string(LoadClosed) && top > 0 && r.Throughput > harnessShare*top {
 			r.Flags = append(r.Flags, "harness_limited")
 		}
 	}
@@ -236,7 +236,8 @@ func applyFloor(res *result.Result) {
 				around = append(around, c)
 			}
 		}
-		if floor, ok := disk.Floor(around, int(r.SaveBytes)); ok && floor > 0 {
+		// Beside a disk that was made slow, the floor says nothing.
+		if floor, ok := disk.Floor(around, int(r.SaveBytes)); ok && floor > 0 && r.SlowDisk == "" {
 			r.SaveFloor = float64(r.Save.P50) / float64(floor)
 		}
 		if !disk.Persists(around) {

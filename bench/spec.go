@@ -36,6 +36,7 @@ type Spec struct {
 	ValueSizeMax int      // upper end of a uniform range; 0: fixed size
 	Compressible float64  // share of each value that compresses away; default 0
 	StateSizes   []int64  // bytes of state (snapshot), or of log (restart); default 64 MiB
+	SlowDisk     SlowDisk `json:",omitzero"` // one node's disk; default: none is slow
 
 	Cycles     int   // of the age workload; default 20, of which 6 at either end are compared
 	BurstBytes int64 // that each adds to the log before it is measured; default 32 MiB
@@ -364,6 +365,7 @@ func (s *Spec) Fill() error {
 	s.checkPlacement(check)
 	s.checkProfiles(check)
 	s.checkFaults(check)
+	s.checkSlowDisk(check)
 	for _, size := range s.StateSizes {
 		check(size >= 1<<10 && size <= maxStateBytes, "state size %d B: want 1 KiB to 8 GiB", size)
 	}

@@ -125,6 +125,7 @@ var benchKeys = []benchKey{
 	{"groups", func(r *result.Run) string { return number(float64(r.Groups)) }},
 	{"batch", func(r *result.Run) string { return number(float64(r.Batch)) }},
 	{"placement", func(r *result.Run) string { return r.Placement }},
+	{"slow-disk", func(r *result.Run) string { return r.SlowDisk }},
 	{"values", func(r *result.Run) string { return r.ValueSize }},
 }
 

@@ -73,6 +73,7 @@ func csvColumns() []csvColumn {
 		csvColumn{"read_ratio", func(r *result.Run) string { return number(r.ReadRatio) }},
 		integer("value_bytes", func(r *result.Run) int64 { return int64(r.ValueBytes) }),
 		integer("state_bytes", func(r *result.Run) int64 { return r.StateBytes }),
+		text("slow_disk", func(r *result.Run) string { return r.SlowDisk }),
 		integer("ops", func(r *result.Run) int64 { return r.Ops }),
 		integer("elapsed_ns", func(r *result.Run) int64 { return int64(r.Elapsed) }),
 	}

@@ -46,6 +46,7 @@ type scenarioKey struct {
 	valueBytes                           int
 	valueSize                            string
 	stateBytes                           int64
+	slowDisk                             string
 	killed                               bool   // restart: the process that wrote the log was killed
 	faults                               string // timeline
 }
@@ -86,6 +87,7 @@ func keyOf(r *result.Run) scenarioKey {
 		nodes: r.Nodes, groups: r.Groups, batch: r.Batch,
 		kind: r.Load.Kind, clients: r.Load.Clients, rate: r.Load.Rate, slo: r.Load.SLO,
 		readRatio: r.ReadRatio, valueBytes: r.ValueBytes, valueSize: r.ValueSize, stateBytes: r.StateBytes,
+		slowDisk: r.SlowDisk,
 	}
 	if r.Load.Point != "" {
 		k.curve, k.search, k.kind, k.clients, k.rate = true, r.Load.Step > 0, "", 0, 0
@@ -329,6 +331,9 @@ func (sc *scenario) title() string {
 	}
 	if sc.loop != "" && sc.loop != "ready" {
 		parts = append(parts, "loop "+clean(sc.loop))
+	}
+	if sc.slowDisk != "" {
+		parts = append(parts, "slow disk "+clean(sc.slowDisk))
 	}
 	if sc.placement != "" {
 		parts = append(parts, "placement "+clean(sc.placement))

@@ -129,6 +129,10 @@ type Run struct {
 	ValueBytes int               `json:"value_bytes,omitempty"` // the mean, where sizes are a range
 	ValueSize  string            `json:"value_size,omitempty"`  // as given, e.g. "100-4096"
 	StateBytes int64             `json:"state_bytes,omitempty"`
+	// SlowDisk says whose disk was made slow while the load was on, and how:
+	// "leader:+5ms" (each sync takes so much longer), "follower:stall=2s/10s" (it
+	// stands still for 2s of every 10s). The node keeps it when the lead moves.
+	SlowDisk string `json:"slow_disk,omitempty"`
 
 	Ops        int64         `json:"ops"`
 	Errors     int64         `json:"errors"`

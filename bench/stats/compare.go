@@ -106,6 +106,7 @@ func Config(r *result.Run) string {
 	add("value", value)
 	add("state", fmt.Sprint(r.StateBytes))
 	add("read-ratio", fmt.Sprint(r.ReadRatio))
+	add("slow-disk", r.SlowDisk)
 	add("transport", r.Transport)
 	add("loop", r.Loop)
 	add("nodes", fmt.Sprint(r.Nodes))

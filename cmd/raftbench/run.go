@@ -43,6 +43,7 @@ type runFlags struct {
 	thresholds                                []string
 	keep, strict, quiet, json, inProcess      bool
 	powercut                                  int
+	slowDisk                                  string
 	noProbe                                   bool
 	file, resume, placement                   string
 	cpuProfile, execTrace                     string
@@ -114,6 +115,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes; cores for mem)")
 	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 0, "entries between two snapshots (default 100000)")
 	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
+	fl.StringVar(&f.slowDisk, "slow-disk", "none", "one node's disk: leader:+5ms or follower:+5ms (each sync takes so much longer), leader:stall=2s/10s (it stands still for 2s of every 10s)")
 	fl.IntVar(&f.powercut, "powercut", 0, "also make so many power cuts per backend and mode after the measurement (needs root and /dev/fuse)")
 	fl.BoolVar(&f.noProbe, "no-probe", false, "do not watch fsync in the kernel (see docs/method.md for what the probe costs)")
 	fl.StringVar(&f.cpuProfile, "cpuprofile", "", "CPU profile of what each run measures; cpu.pprof becomes cpu-<run id>.pprof")
@@ -153,6 +155,8 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		add(err)
 	}
 	s.Workload, err = bench.ParseWorkload(f.workload)
+	add(err)
+	s.SlowDisk, err = bench.ParseSlowDisk(f.slowDisk)
 	add(err)
 	s.ValueSize, s.ValueSizeMax, err = parseSizeRange(f.valueSize)
 	add(err)

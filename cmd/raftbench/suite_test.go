@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -99,24 +100,42 @@ func TestSuiteOfOne(t *testing.T) {
 	}
 }
 
+// TestSlowDisk: the worker of a run gets its slow disk, the result and the table
+// name it, and with and without are two configurations.
+func TestSlowDisk(t *testing.T) {
+	o := raftbench(t, quick("--backends", "raw", "--file", suiteText(t, "slow-disk: [none, 'leader:+5ms']"))...)
+	if o.code != 0 || !strings.Contains(o.stdout, "slow disk leader:+5ms") {
+		t.Fatalf("exit code %d:\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	slow := map[string]time.Duration{}
+	for _, r := range read(t, o).Runs {
+		slow[r.SlowDisk] = r.Save.P50
+	}
+	if len(slow) != 2 || slow["leader:+5ms"] < 5*time.Millisecond {
+		t.Errorf("median Save by slow disk: %v", slow)
+	}
+}
+
 func TestSuiteErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"colour: red":              `unknown setting "colour"`,
-		"Nodes: 3":                 `unknown setting "Nodes"`,
-		"file: other.yaml":         `unknown setting "file"`,
-		"resume: here":             `unknown setting "resume"`,
-		"nodes: 3\nnodes: 5":       `"nodes"`,
-		"nodes: three":             "nodes:",
-		"nodes: [1, 1]":            "nodes: 1 is given twice",
-		"nodes: []":                "nodes: the list is empty",
-		"nodes:":                   "nodes: the value is missing",
-		"nodes: {a: 1}":            "nodes:",
-		"nodes: [[1]]":             "nodes:",
-		"nodes: [1, 99]":           "nodes=99",
-		"duration: [1s, 2s]":       "duration: want one value",
-		"duration: long":           "duration:",
-		"keep: perhaps":            "keep:",
-		"load: [closed:1, bursty]": "load=bursty",
+		"colour: red":                    `unknown setting "colour"`,
+		"Nodes: 3":                       `unknown setting "Nodes"`,
+		"file: other.yaml":               `unknown setting "file"`,
+		"resume: here":                   `unknown setting "resume"`,
+		"nodes: 3\nnodes: 5":             `"nodes"`,
+		"nodes: three":                   "nodes:",
+		"nodes: [1, 1]":                  "nodes: 1 is given twice",
+		"nodes: []":                      "nodes: the list is empty",
+		"nodes:":                         "nodes: the value is missing",
+		"nodes: {a: 1}":                  "nodes:",
+		"nodes: [[1]]":                   "nodes:",
+		"nodes: [1, 99]":                 "nodes=99",
+		"duration: [1s, 2s]":             "duration: want one value",
+		"duration: long":                 "duration:",
+		"keep: perhaps":                  "keep:",
+		"load: [closed:1, bursty]":       "load=bursty",
+		"slow-disk: [none, 'boss:+5ms']": "slow-disk=boss:+5ms",
+		"slow-disk: 'follower:+5ms'\nnodes: [1, 3]":      "nodes=1",
 		"workload: [propose, snapshot]\nnodes: 1":        "workload=snapshot",
 		"backends: rocksdb":                              `unknown backend "rocksdb"`,
 		"backends: [{params: {a: b}}]":                   "backends: a backend has no name",
