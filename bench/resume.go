@@ -35,6 +35,11 @@ func (s *Spec) resume(res *result.Result) error {
 	res.ID, res.Started = old.ID, old.Started
 	res.Calibration = slices.Clone(old.Calibration)
 	res.Notes = maps.Clone(old.Notes)
+	for i := range res.Hosts {
+		if i < len(old.Hosts) {
+			res.Hosts[i].Calibration = slices.Clone(old.Hosts[i].Calibration)
+		}
+	}
 	for _, r := range old.Runs {
 		if r.Error != "" {
 			continue // it has no figures, and is made again
@@ -93,11 +98,14 @@ func (s *Spec) fillMatrix() error {
 	return errors.Join(errs...)
 }
 
-// mostNodes is the size of the largest cluster, which the disk must have room for.
+// mostNodes is the size of the largest cluster on this machine, which the disk must
+// have room for.
 func (s *Spec) mostNodes() int {
 	n := 0
 	for _, c := range s.configs() {
-		n = max(n, c.Nodes)
+		if c.Placement != PlacementHosts {
+			n = max(n, c.Nodes)
+		}
 	}
 	return n
 }

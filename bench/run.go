@@ -37,17 +37,34 @@ func Run(ctx context.Context, spec Spec) (*result.Result, error) {
 		return nil, err
 	}
 	res := spec.newResult()
-	res.Env = env.Collect(ws.Path())
+	if err := spec.describe(ctx, ws, res); err != nil {
+		return nil, errors.Join(err, ws.Close())
+	}
 	if err := spec.resume(res); err != nil {
 		return nil, errors.Join(err, ws.Close())
 	}
 	ticks := env.Now()
 	err = spec.runBlocks(ctx, ws, res)
-	after := env.Pressure(ticks)
-	res.Env.After = &after
+	if spec.Hosts == nil {
+		after := env.Pressure(ticks)
+		res.Env.After = &after
+	}
 	res.Interrupted = ctx.Err() != nil
 	spec.conclude(res)
 	return res, errors.Join(err, ws.Close())
+}
+
+// describe notes the machines: the first host's environment is that of the result.
+func (s *Spec) describe(ctx context.Context, ws *Workspace, res *result.Result) (err error) {
+	if s.Hosts == nil {
+		res.Env = env.Collect(ws.Path())
+		return nil
+	}
+	if res.Hosts, err = s.Hosts.Describe(ctx); err != nil {
+		return fmt.Errorf("ask the hosts what they are: %w", err)
+	}
+	res.Env = res.Hosts[0].Env
+	return nil
 }
 
 // CheckParams asks every backend with settings whether it accepts them, by
@@ -214,12 +231,36 @@ func (s *Spec) calibrate(ctx context.Context, ws *Workspace, res *result.Result,
 	if s.CalibrateFor > 0 {
 		opts.Budget = s.CalibrateFor
 	}
+	if s.Hosts != nil {
+		return s.calibrateHosts(ctx, opts, res)
+	}
 	cals, err := disk.Calibrate(ctx, ws.Path(), opts)
 	if err != nil {
 		return fmt.Errorf("measure the device floor: %w", err)
 	}
 	res.Calibration = append(res.Calibration, cals...)
 	return nil
+}
+
+// calibrateHosts measures the device floor where the nodes are.
+func (s *Spec) calibrateHosts(ctx context.Context, opts disk.Options, res *result.Result) error {
+	byHost, err := s.Hosts.Calibrate(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("measure the device floor: %w", err)
+	}
+	for i, rows := range byHost {
+		res.Hosts[i].Calibration = append(res.Hosts[i].Calibration, rows...)
+	}
+	res.Calibration = append(res.Calibration, byHost[0]...)
+	return nil
+}
+
+// calibrationOf is that of the disk whose Saves a run measured.
+func calibrationOf(res *result.Result, r *result.Run) []result.Calibration {
+	if at := r.Leader - 1; at >= 0 && at < len(res.Hosts) {
+		return res.Hosts[at].Calibration
+	}
+	return res.Calibration
 }
 
 // applyFloor sets each Save against the floor at its size, by the calibrations
@@ -231,7 +272,7 @@ func applyFloor(res *result.Result) {
 			continue
 		}
 		var around []result.Calibration
-		for _, c := range res.Calibration {
+		for _, c := range calibrationOf(res, r) {
 			if c.Block == r.Block || c.Block == r.Block+1 {
 				around = append(around, c)
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/bench/disk"
 	"github.com/raftbench/raftbench/bench/load"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/node"
@@ -70,6 +71,8 @@ type Spec struct {
 	// measures; the run's id goes in front of the extension.
 	CPUProfile, ExecTrace string
 
+	// Hosts, if set, are the machines where the nodes are.
+	Hosts HostSet `json:"-"`
 	// RunOne makes one run; default [RunOne] in this process. The command runs
 	// itself instead, so that no backend's leftovers count for the next.
 	RunOne func(ctx context.Context, one One, progress func(Progress)) (result.Run, error) `json:"-"`
@@ -168,6 +171,14 @@ const (
 	PlacementHosts     Placement = "hosts"      // each in its own, on a machine of its own
 )
 
+// HostSet is the machines of the placement hosts, in the order of the nodes.
+type HostSet interface {
+	// Describe returns address and environment of each.
+	Describe(ctx context.Context) ([]result.Host, error)
+	// Calibrate measures the device floor of each.
+	Calibrate(ctx context.Context, opts disk.Options) ([][]result.Calibration, error)
+}
+
 // remote reports whether nodes of one run are in several processes.
 func (p Placement) remote() bool { return p != "" && p != PlacementInProcess }
 
@@ -183,6 +194,7 @@ func (s *Spec) checkPlacement(check func(ok bool, format string, args ...any)) {
 		check(false, "placement %q: want in-process, process or hosts", s.Placement)
 		return
 	}
+	check(s.Placement != PlacementHosts || !s.Keep, "data on other hosts cannot be kept: their agents remove it")
 	check(!DefaultNetworks().known(s.Transport), "placement %s: the transport %s does not leave its process; use grpc or rafthttp", s.Placement, s.Transport)
 	check(s.Workload.Kind == WorkloadPropose, "placement %s is possible with the workload propose, not %s", s.Placement, s.Workload)
 }

@@ -262,7 +262,7 @@ func (c *coordinator) load(ctx context.Context, run *result.Run) error {
 	c.mu.Unlock()
 	started := run.Started // by the clock of this machine
 	err := c.leader.call(ctx, loadDeadline(c.one), "load", nil, run)
-	run.Started = started
+	run.Started, run.Leader = started, int(c.leader.id)
 	close(over)
 	counting.Wait()
 	if err != nil && c.leader.lost() {

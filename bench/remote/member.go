@@ -99,8 +99,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, prog Program) error
 	}
 }
 
-// obey starts each request in a goroutine of its own. Whoever needs an order waits
-// for replies.
+// obey starts each request in a goroutine of its own: whoever needs an order waits
+// for replies. The place comes first, and an agent does not wait.
 func (s *member) obey(ctx context.Context, r *reader, calls *sync.WaitGroup) error {
 	for {
 		m, _, err := r.read()
@@ -110,18 +110,25 @@ func (s *member) obey(ctx context.Context, r *reader, calls *sync.WaitGroup) err
 		if err != nil {
 			return fmt.Errorf("read a request: %w", err)
 		}
-		calls.Go(func() {
-			reply := message{ID: m.ID}
-			value, err := s.do(ctx, m.Method, m.Body)
-			if err == nil {
-				reply.Body, err = json.Marshal(value)
-			}
-			if err != nil {
-				reply = fail(m.ID, err)
-			}
-			_ = s.w.write(reply) // a parent that is gone ends the input, too
-		})
+		if m.Method == "place" {
+			s.reply(ctx, m)
+			continue
+		}
+		calls.Go(func() { s.reply(ctx, m) })
 	}
+}
+
+// reply carries out one request and answers it.
+func (s *member) reply(ctx context.Context, m message) {
+	reply := message{ID: m.ID}
+	value, err := s.do(ctx, m.Method, m.Body)
+	if err == nil {
+		reply.Body, err = json.Marshal(value)
+	}
+	if err != nil {
+		reply = fail(m.ID, err)
+	}
+	_ = s.w.write(reply) // a parent that is gone ends the input, too
 }
 
 // do carries out one request.

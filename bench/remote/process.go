@@ -27,12 +27,14 @@ type child struct {
 	words  lastWords
 	exited chan struct{} // closed after it was waited for
 	status error         // set before
+
+	relayed chan struct{} // an agent's: closed after its end was told
 }
 
 // startChild starts command as a member. Its output must be read to the end before
 // it is waited for.
 func startChild(command func() *exec.Cmd) (*child, error) {
-	c := &child{cmd: command(), exited: make(chan struct{})}
+	c := &child{cmd: command(), exited: make(chan struct{}), relayed: make(chan struct{})}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent, which ends its members
 	c.cmd.Stderr = &c.words
 	var err error

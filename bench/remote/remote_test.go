@@ -94,18 +94,24 @@ func program() Program {
 			if opts.Listen == "" {
 				opts.Listen = "127.0.0.1:0"
 			}
+			if e.Identity != nil {
+				var err error
+				if opts.TLS, err = e.Identity.TLS(RoleAgent); err != nil {
+					return nil, err
+				}
+			}
 			return grpc.New(opts), nil
 		},
 	}
 }
 
-// started counts the members and knows their processes.
-type started struct {
+// processes counts the members and knows their processes.
+type processes struct {
 	mu   sync.Mutex
 	cmds []*exec.Cmd
 }
 
-func (s *started) command() *exec.Cmd {
+func (s *processes) command() *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asMember+"=1")
 	s.mu.Lock()
@@ -115,7 +121,7 @@ func (s *started) command() *exec.Cmd {
 }
 
 // kill ends member nth as the kernel's OOM killer does.
-func (s *started) kill(t *testing.T, nth int) {
+func (s *processes) kill(t *testing.T, nth int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.cmds[nth].Process.Signal(syscall.SIGKILL); err != nil {
@@ -124,8 +130,8 @@ func (s *started) kill(t *testing.T, nth int) {
 }
 
 // suite is one run of a second on three processes.
-func suite(t *testing.T, b backends.Backend) (bench.Spec, *started) {
-	procs := &started{}
+func suite(t *testing.T, b backends.Backend) (bench.Spec, *processes) {
+	procs := &processes{}
 	return bench.Spec{
 		Backends: []backends.Backend{b}, Dir: filepath.Join(t.TempDir(), "data"), Load: bench.Closed(8),
 		Transport: "grpc", Networks: bench.Networks{"grpc": func() (node.Network, error) { return nil, errors.New("not in this process") }}, Placement: bench.PlacementProcess, Timeout: time.Second,
@@ -149,7 +155,7 @@ func only(t *testing.T, spec bench.Spec) (result.Run, error) {
 }
 
 // allGone: nothing of a run may outlive it.
-func (s *started) allGone(t *testing.T) {
+func (s *processes) allGone(t *testing.T) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,6 +25,7 @@ type Result struct {
 	Interrupted bool              `json:"interrupted,omitempty"` // stopped before every run was made
 	Env         Env               `json:"env"`
 	Calibration []Calibration     `json:"calibration,omitempty"`
+	Hosts       []Host            `json:"hosts,omitempty"` // placement hosts: where nodes 1, 2, … were
 	Runs        []Run             `json:"runs"`
 	Comparisons []Comparison      `json:"comparisons,omitempty"`
 	Thresholds  []Threshold       `json:"thresholds,omitempty"`
@@ -65,6 +66,14 @@ type Env struct {
 	Before         *Pressure         `json:"pressure_before,omitempty"`
 	After          *Pressure         `json:"pressure_after,omitempty"`
 	Warnings       []string          `json:"warnings,omitempty"`
+}
+
+// Host is a machine with an agent. Env and Calibration of the result itself are
+// those of the first one.
+type Host struct {
+	Addr        string        `json:"addr"` // of the agent
+	Env         Env           `json:"env"`
+	Calibration []Calibration `json:"calibration,omitempty"`
 }
 
 // Pressure is how busy the machine was with other things.
@@ -120,6 +129,7 @@ type Run struct {
 	Loop       string            `json:"loop"`
 	Nodes      int               `json:"nodes"`
 	Placement  string            `json:"placement,omitempty"`
+	Leader     int               `json:"leader,omitempty"` // node that carried the load, where each is a process
 	Groups     int               `json:"groups,omitempty"`
 	GOMAXPROCS int               `json:"gomaxprocs,omitempty"`
 	Batch      int               `json:"batch,omitempty"` // most proposals gathered into one MsgProp

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
+	etcdtransport "go.etcd.io/etcd/client/pkg/v3/transport"
 
 	"github.com/raftbench/raftbench/bench/remote"
 	"github.com/raftbench/raftbench/node/transport/grpc"
@@ -42,9 +44,38 @@ func memberNetwork(transport string, e remote.Endpoint) (remote.Network, error) 
 	}
 	switch transport {
 	case "grpc":
-		return grpc.New(grpc.Options{Listen: listen, Cluster: e.Cluster, Token: e.Token}), nil
+		opts := grpc.Options{Listen: listen, Cluster: e.Cluster, Token: e.Token}
+		if e.Identity != nil {
+			var err error
+			if opts.TLS, err = e.Identity.TLS(remote.RoleAgent); err != nil {
+				return nil, err
+			}
+		}
+		return grpc.New(opts), nil
 	case "rafthttp":
-		return rafthttp.New(rafthttp.Options{Listen: listen, Cluster: e.Cluster, Dir: e.Dir}), nil
+		opts := rafthttp.Options{Listen: listen, Cluster: e.Cluster, Dir: e.Dir}
+		if e.Identity != nil {
+			var err error
+			if opts.TLS, err = tlsFiles(e.Dir, e.Identity); err != nil {
+				return nil, err
+			}
+		}
+		return rafthttp.New(opts), nil
 	}
 	return nil, usageErrorf("transport %q does not leave its process; use grpc or rafthttp", transport)
+}
+
+// tlsFiles writes an identity to files, as etcd's package wants it. They go with the
+// run's directory.
+func tlsFiles(dir string, id *remote.Identity) (etcdtransport.TLSInfo, error) {
+	info := etcdtransport.TLSInfo{
+		TrustedCAFile: filepath.Join(dir, "ca.crt"), CertFile: filepath.Join(dir, "agent.crt"), KeyFile: filepath.Join(dir, "agent.key"),
+		ClientCertAuth: true, ServerName: string(remote.RoleAgent), AllowedHostnames: []string{string(remote.RoleAgent)},
+	}
+	for path, data := range map[string][]byte{info.TrustedCAFile: id.Authority, info.CertFile: id.Certificate, info.KeyFile: id.Key} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return info, fmt.Errorf("write the node's certificate: %w", err)
+		}
+	}
+	return info, nil
 }

@@ -120,7 +120,7 @@ what was acknowledged is there, and an interval around every figure.`),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(a.runCommand(), a.workerCommand(), a.memberCommand(), a.diskCommand(), a.powercutCommand(), a.faultsCommand(), a.compareCommand(), a.reportCommand(), a.listCommand(), a.versionCommand())
+	root.AddCommand(a.runCommand(), a.workerCommand(), a.memberCommand(), a.agentCommand(), a.diskCommand(), a.powercutCommand(), a.faultsCommand(), a.compareCommand(), a.reportCommand(), a.listCommand(), a.versionCommand())
 	return root
 }
 

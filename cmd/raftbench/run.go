@@ -48,6 +48,8 @@ type runFlags struct {
 	file, resume, placement                   string
 	cpuProfile, execTrace                     string
 	faults, metrics, pprof                    string
+	hosts, tls, tokenFile                     string
+	links                                     *remote.Hosts // sessions with the agents of --hosts
 }
 
 const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
@@ -89,9 +91,12 @@ Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wr
 func (f *runFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.backends, "backends", defaultBackends, "names from 'raftbench list', each optionally with parameters: bbolt[freelist=array]")
-	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+" ; a list runs each (default mem; grpc where nodes are processes)")
+	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+"; a list runs each (default mem; grpc where nodes are processes)")
 	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own")
 	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites); a list runs each")
+	fl.StringVar(&f.hosts, "hosts", "", "agents that run the nodes, each on its machine: a:7400,b:7400,c:7400; see 'raftbench agent'")
+	fl.StringVar(&f.tls, "tls", "", "with --hosts: directory with ca.crt, coordinator.crt and coordinator.key")
+	fl.StringVar(&f.tokenFile, "token-file", "", "with --hosts: file with the secret that the agents have, too")
 	fl.IntVar(&f.nodes, "nodes", 3, "1 to 9")
 	fl.StringVar(&f.load, "load", "", "closed:N clients; open:R or poisson:R arrivals a second; curve; search:p99<10ms (default closed:64; the recorded batches for trace:DIR)")
 	fl.StringVar(&f.workload, "workload", "propose", "propose, snapshot, restart, age, or trace:DIR")
@@ -224,6 +229,9 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) e
 	if err != nil {
 		return err
 	}
+	if err := f.place(flags); err != nil {
+		return err
+	}
 	spec, err := f.suite(flags)
 	if err != nil {
 		return err
@@ -249,6 +257,10 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) e
 		return errors.Join(err, dropEmpty(out))
 	}
 	defer watch.Close()
+	if err := f.dial(ctx); err != nil {
+		return errors.Join(err, dropEmpty(out))
+	}
+	defer f.hangUp()
 	if err := f.prepare(&spec, old, watch, func(part *result.Result) error {
 		stamp(part)
 		return reports.WriteFile(filepath.Join(out, reports.ResultFile), func(w io.Writer) error { return reports.JSON(w, part) })
@@ -288,16 +300,22 @@ func (f *runFlags) prepare(spec *bench.Spec, old *result.Result, watch *observat
 		}
 	}
 	spec.RunOne = func(ctx context.Context, one bench.One, progress func(bench.Progress)) (result.Run, error) {
-		if one.Placement == bench.PlacementProcess {
+		switch one.Placement {
+		case bench.PlacementProcess:
 			return remote.Processes{Member: member}.RunOne(ctx, one, progress)
+		case bench.PlacementHosts:
+			return f.links.RunOne(ctx, one, progress)
 		}
 		return here(ctx, one, progress)
+	}
+	if f.links != nil {
+		spec.Hosts = f.links
 	}
 	spec.Resume, spec.Checkpoint = old, checkpoint
 	if err := spec.Fill(); err != nil { // every configuration gets what was set
 		return err
 	}
-	if old != nil && !f.keep {
+	if old != nil && !f.keep && f.links == nil {
 		if err := bench.Reclaim(old.Env.Dir); err != nil {
 			return err
 		}

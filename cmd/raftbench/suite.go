@@ -34,7 +34,7 @@ var varying = []string{"workload", "load", "value-size", "read-ratio", "slow-dis
 var listed = map[string]bool{"backends": true, "state-size": true, "threshold": true}
 
 // notInFile are flags that say what to do with a file, or with this process.
-var notInFile = map[string]bool{"file": true, "resume": true, "in-process": true, "help": true}
+var notInFile = map[string]bool{"hosts": true, "tls": true, "token-file": true, "file": true, "resume": true, "in-process": true, "help": true}
 
 // flagLists are the settings of varying that are lists as flags too.
 var flagLists = []string{"transport", "loop"}
