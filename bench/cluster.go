@@ -36,12 +36,29 @@ type cluster struct {
 	faults *faultPlay // nil: none
 	past   []*member  // lives of nodes that a fault has ended
 	mu     sync.Mutex // held to change members, or one's down, while others may read them
+
+	// open opens the storage of a node, of this group.
+	open func(m *member) (backends.Storage, backends.State, error)
+	// candidate is the member that stands for election as soon as it may.
+	candidate int
+	// groups are all raft groups of the run where there are several, this one, which
+	// then stands for all of them, first.
+	groups *groupSet
+}
+
+// every is the clusters that this one stands for.
+func (c *cluster) every() []*cluster {
+	if c.groups != nil {
+		return c.groups.clusters
+	}
+	return []*cluster{c}
 }
 
 // member is one node with what is under and above it.
 type member struct {
 	id      uint64
-	dir     string
+	dir     string // of this group's storage; of the host's where groups share one
+	hostDir string // of everything on this node
 	storage *observedStorage
 	state   *observedState
 	node    *node.Node
@@ -63,22 +80,17 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 	if err != nil {
 		return nil, fmt.Errorf("make the %s network: %w", one.Transport, err)
 	}
-	o := &observer{base: time.Now(), watch: one.Watch}
-	c := &cluster{one: one, o: o, payloads: payloads, logger: slog.New(slog.DiscardHandler)}
+	c := newCluster(one, payloads, nil, &tally{})
 	if c.faults, inner, err = newFaultPlay(c, inner); err != nil {
 		return nil, err
 	}
-	c.net = &observedNetwork{Network: inner, o: o}
-	c.slow.SlowDisk, c.slow.o = one.SlowDisk, o
+	c.net.Network = inner
+	c.slow.SlowDisk, c.slow.o = one.SlowDisk, c.o
 	for id := uint64(1); id <= uint64(one.Nodes); id++ {
-		m := &member{id: id, dir: filepath.Join(one.RunDir, fmt.Sprintf("node-%d", id))}
-		if err := os.MkdirAll(m.dir, 0o755); err != nil {
-			return nil, errors.Join(fmt.Errorf("make the node's directory: %w", err), c.stop())
-		}
-		if err := c.startMember(m); err != nil {
+		dir := one.nodeDir(id)
+		if err := c.addMember(&member{id: id, dir: dir, hostDir: dir}); err != nil {
 			return nil, errors.Join(err, c.stop())
 		}
-		c.members = append(c.members, m)
 	}
 	c.watchSyncs()
 	if err := c.elect(ctx); err != nil {
@@ -88,10 +100,33 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 	return c, nil
 }
 
+func newCluster(one One, payloads *load.Payloads, net node.Network, t *tally) *cluster {
+	o := &observer{base: time.Now(), tally: t, watch: one.Watch}
+	c := &cluster{one: one, o: o, payloads: payloads, net: &observedNetwork{Network: net, o: o}, logger: slog.New(slog.DiscardHandler)}
+	c.open = func(m *member) (backends.Storage, backends.State, error) {
+		return one.Backend.Open(backends.Options{Dir: m.dir, OnSync: c.syncs.onSync(m.id)})
+	}
+	return c
+}
+
+// nodeDir is the directory of a node's data.
+func (o One) nodeDir(id uint64) string { return filepath.Join(o.RunDir, fmt.Sprintf("node-%d", id)) }
+
+func (c *cluster) addMember(m *member) error {
+	if err := os.MkdirAll(m.dir, 0o755); err != nil {
+		return fmt.Errorf("make the node's directory: %w", err)
+	}
+	if err := c.startMember(m); err != nil {
+		return err
+	}
+	c.members = append(c.members, m)
+	return nil
+}
+
 // startMember opens a node's storage and starts it.
 func (c *cluster) startMember(m *member) error {
 	start := time.Now()
-	storage, st, err := c.one.Backend.Open(backends.Options{Dir: m.dir, OnSync: c.syncs.onSync(m.id)})
+	storage, st, err := c.open(m)
 	if err != nil {
 		return fmt.Errorf("open %s of node %d in %s: %w", c.one.Backend.Label(), m.id, m.dir, err)
 	}
@@ -139,13 +174,13 @@ func (o One) meanValue() int {
 	return o.ValueSize
 }
 
-// elect waits for a leader that has applied its own first entry. Node 1 stands
-// for election as soon as it may, to save the time-out.
+// elect waits for a leader that has applied its own first entry. The candidate
+// stands for election as soon as it may, to save the time-out.
 func (c *cluster) elect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, electionDeadline,
 		fmt.Errorf("no leader among %d nodes within %v", c.one.Nodes, electionDeadline))
 	defer cancel()
-	first := c.members[0].node
+	first := c.members[c.candidate].node
 	campaigned := false
 	return c.wait(ctx, func() bool {
 		if st := first.Status(); !campaigned && st.Applied >= uint64(c.one.Nodes) {
@@ -178,9 +213,11 @@ func (c *cluster) wait(ctx context.Context, done func() bool) error {
 
 // failed is the first error that stopped a node.
 func (c *cluster) failed() error {
-	for _, m := range c.members {
-		if err := m.node.Err(); err != nil {
-			return fmt.Errorf("%s: %w", c.one.Backend.Label(), err)
+	for _, g := range c.every() {
+		for _, m := range g.members {
+			if err := m.node.Err(); err != nil {
+				return fmt.Errorf("%s: %w", c.one.Backend.Label(), err)
+			}
 		}
 	}
 	return nil

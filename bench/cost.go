@@ -40,6 +40,9 @@ func (c *cluster) usage() *usageNow {
 // sent is what the transports of all nodes have sent so far; counted is false
 // where one of them does not count.
 func (c *cluster) sent() (sum node.TransportStats, counted bool) {
+	if c.groups != nil {
+		return c.groups.net.Stats()
+	}
 	for _, m := range c.members {
 		s, ok := m.counts()
 		if !ok {

@@ -172,7 +172,7 @@ func (p *faultPlay) kill(i int) error {
 // its own: others may still look at the one before.
 func (p *faultPlay) restart(i int) error {
 	old := p.c.members[i]
-	m := &member{id: old.id, dir: old.dir}
+	m := &member{id: old.id, dir: old.dir, hostDir: old.hostDir}
 	if err := p.c.startMember(m); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (c *cluster) watchSyncs() {
 	}
 	dirs := map[int]string{}
 	for _, m := range c.members {
-		dirs[int(m.id)] = m.dir
+		dirs[int(m.id)] = m.hostDir
 	}
 	if p, err := probe.Start(probe.Options{Nodes: dirs}); err == nil {
 		c.syncs.kernel = p

@@ -5,10 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench/result"
@@ -41,10 +39,9 @@ func StartMember(one One, id uint64, dir string, network node.Network) (*Member,
 	if err != nil {
 		return nil, errors.Join(err, network.Close())
 	}
-	o := &observer{base: time.Now()}
-	c := &cluster{one: one, o: o, payloads: payloads, net: &observedNetwork{Network: network, o: o},
-		logger: slog.New(slog.DiscardHandler), elsewhere: true}
-	m := &Member{c: c, local: &member{id: id, dir: dir}}
+	c := newCluster(one, payloads, network, &tally{})
+	c.elsewhere = true
+	m := &Member{c: c, local: &member{id: id, dir: dir, hostDir: dir}}
 	procs := one.GOMAXPROCS
 	if procs == 0 {
 		procs = memberProcs(one)

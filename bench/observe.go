@@ -20,17 +20,22 @@ import (
 // observer gathers what the decorators around the parts of every node see. The
 // parts know nothing of it.
 type observer struct {
-	base      time.Time
-	generator atomic.Pointer[load.Generator]
-	proposer  atomic.Pointer[member] // the node that acknowledges
-	measuring atomic.Bool
-	applied   atomic.Int64 // operations applied on the acknowledging node
-	logical   atomic.Int64 // bytes handed to Save and SaveSnap, all nodes
-	journal   journal
-	watch     Watcher // may be nil
+	base time.Time
+	*tally
+	proposer atomic.Pointer[member] // the node that acknowledges
+	journal  journal
+	watch    Watcher // may be nil
 
 	mu     sync.Mutex
 	events []result.Event // nodes that became leader, and stalls of the slow disk
+}
+
+// tally is what the raft groups of a run have in common.
+type tally struct {
+	generator atomic.Pointer[load.Generator]
+	measuring atomic.Bool
+	applied   atomic.Int64 // operations applied on the acknowledging nodes
+	logical   atomic.Int64 // bytes handed to Save and SaveSnap, all nodes
 }
 
 // elected notes that a node has become leader.

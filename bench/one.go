@@ -39,6 +39,10 @@ func RunOne(ctx context.Context, one One, progress func(Progress)) (result.Run, 
 	var err error
 	switch one.Workload.Kind {
 	case WorkloadPropose, WorkloadSnapshot, WorkloadAge, WorkloadTrace:
+		if one.Groups > 1 {
+			err = runGroups(ctx, one, &run, report)
+			break
+		}
 		err = runCluster(ctx, one, &run, report)
 	case WorkloadRestart:
 		err = runRestart(ctx, one, &run, report)
@@ -77,6 +81,9 @@ func (o One) Header() result.Run {
 	}
 	if o.Placement.remote() {
 		run.Placement = string(o.Placement)
+	}
+	if o.Groups > 1 {
+		run.Groups = o.Groups
 	}
 	if o.ValueSizeMax > o.ValueSize {
 		run.ValueSize = fmt.Sprintf("%d-%d", o.ValueSize, o.ValueSizeMax)
@@ -263,7 +270,7 @@ func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
 		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: c.one.ReadRatio,
 		Seed: c.one.Seed, Payloads: c.payloads, Timeout: c.one.Timeout, FirstWorker: firstWorker, Off: c.one.NoRecorders,
 		Batches: l.Kind == LoadTrace, Observe: observe,
-	}, c)
+	}, c.target())
 	if err != nil {
 		return nil, err
 	}
@@ -398,7 +405,11 @@ func (c *cluster) loadFlags(run *result.Run) []string {
 // fillSaves writes what the leaders' storage was seen to do.
 func (c *cluster) fillSaves(run *result.Run) {
 	hist, entries, bytes := load.NewHistogram(), int64(0), int64(0)
-	for _, m := range slices.Concat(c.members, c.past) { // of which each may have led for a time
+	var members []*member
+	for _, g := range c.every() {
+		members = append(append(members, g.members...), g.past...)
+	}
+	for _, m := range members { // of which each may have led for a time
 		s := m.storage
 		s.mu.Lock()
 		hist.Merge(s.hist)

@@ -189,7 +189,7 @@ func mergeSyncs(run *result.Run, parts []Part) error {
 // Outcome is what the nodes of one process counted over the whole run, and what
 // their files occupy at its end.
 type Outcome struct {
-	LeaderChanges  int64 // that a node of it saw, the first election included
+	LeaderChanges  int64 // that a node of it saw, the first election (of the first group) included
 	LateHeartbeats int64
 	Disk           *int64 // bytes that the files occupy; nil where it is not known
 	Live           int64  // bytes that must be kept: the state and the entries after the snapshot
@@ -199,18 +199,26 @@ func (c *cluster) outcome() Outcome {
 	var o Outcome
 	var disk int64
 	known := c.one.Backend.Durability != backends.None
-	for _, m := range c.members {
-		st := m.node.Status()
-		o.LateHeartbeats += st.LateHeartbeats
-		o.LeaderChanges = max(o.LeaderChanges, st.LeaderChanges)
-		if !known {
-			continue
-		}
-		n, err := env.DiskUsage(m.dir)
-		if known = err == nil && n > 0; known {
-			disk += n
+	for i, g := range c.every() {
+		most := int64(0)
+		for _, m := range g.members {
+			st := m.node.Status()
+			o.LateHeartbeats += st.LateHeartbeats
+			most = max(most, st.LeaderChanges)
 			o.Live += m.state.Bytes() + int64(st.Applied-st.Snapshot)*int64(c.payloads.Mean())
 		}
+		if i > 0 {
+			most = max(most-1, 0) // its first election is none either
+		}
+		o.LeaderChanges += most
+	}
+	for _, m := range c.members {
+		if !known {
+			break
+		}
+		n, err := env.DiskUsage(m.hostDir)
+		known = err == nil && n > 0
+		disk += n
 	}
 	if known {
 		o.Disk = &disk

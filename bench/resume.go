@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench/result"
 )
 
@@ -98,13 +99,19 @@ func (s *Spec) fillMatrix() error {
 	return errors.Join(errs...)
 }
 
-// mostNodes is the size of the largest cluster on this machine, which the disk must
-// have room for.
+// mostNodes is the size of the largest cluster on this machine, in stores, which the
+// disk must have room for.
 func (s *Spec) mostNodes() int {
 	n := 0
 	for _, c := range s.configs() {
-		if c.Placement != PlacementHosts {
-			n = max(n, c.Nodes)
+		if c.Placement == PlacementHosts {
+			continue
+		}
+		n = max(n, c.Nodes)
+		for _, b := range c.Backends {
+			if c.Groups > 1 && b.OpenShared == nil && b.Durability != backends.None {
+				n = max(n, c.Nodes*c.Groups)
+			}
 		}
 	}
 	return n

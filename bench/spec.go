@@ -29,6 +29,11 @@ type Spec struct {
 	Nodes     int           // 1 to 9; default 3
 	Placement Placement     // where the nodes run; default in-process, the others need RunOne
 	Batch     int           // most proposals in one MsgProp; default 512
+	// Groups is how many raft groups every node is a member of; default 1. With
+	// more, a node keeps all in one store where the backend can (OpenShared), unless
+	// SeparateGroups, and all send over one network.
+	Groups         int
+	SeparateGroups bool
 
 	Workload     Workload // default propose
 	Load         Load     // default Closed(64)
@@ -371,6 +376,7 @@ func (s *Spec) Fill() error {
 	check(s.Warmup >= 0 && s.Warmup <= time.Hour, "warm-up %v: want 0 to 1h", s.Warmup)
 	check(s.Repeats >= 1 && s.Repeats <= maxRepeats, "repeats %d: want 1 to %d", s.Repeats, maxRepeats)
 	check(s.Batch >= 1 && s.Batch <= 1<<16, "batch %d: want 1 to 65536", s.Batch)
+	s.checkGroups(check)
 	check(s.GOMAXPROCS >= 0 && s.GOMAXPROCS <= 1024, "gomaxprocs %d: want 0 (automatic) to 1024", s.GOMAXPROCS)
 	check(s.Workload.Kind != WorkloadSnapshot || s.Nodes >= 3, "workload snapshot cuts a follower off and needs 3 nodes, not %d", s.Nodes)
 	s.checkWorkload(check)
@@ -394,6 +400,13 @@ func (s *Spec) defaults() {
 	def(&s.Batch, 512)
 	def(&s.ValueSize, 1024)
 	def(&s.Repeats, 3)
+	def(&s.Groups, 1)
+	if s.Groups > 1 {
+		s.Backends = slices.Clone(s.Backends)
+		for i, b := range s.Backends {
+			s.Backends[i] = b.ForGroups(s.SeparateGroups)
+		}
+	}
 	def(&s.Cycles, ageCycles)
 	if s.BurstBytes == 0 {
 		s.BurstBytes = ageBurstBytes

@@ -50,7 +50,7 @@ func (c *cluster) verifyCluster(behind []uint64) (result.Verified, *result.Resta
 		if c.one.Backend.Durability == backends.None {
 			continue
 		}
-		re, err := v.checkStored(c.one.Backend, m)
+		re, err := v.checkStored(c, m)
 		if err != nil {
 			return v.out, restart, err
 		}
@@ -72,9 +72,10 @@ func contains(ids []uint64, id uint64) bool {
 }
 
 // checkStored reopens one node's storage.
-func (v *verifier) checkStored(b backends.Backend, m *member) (*result.Restart, error) {
+func (v *verifier) checkStored(c *cluster, m *member) (*result.Restart, error) {
+	b := c.one.Backend
 	start := time.Now()
-	storage, st, err := b.Open(backends.Options{Dir: m.dir})
+	storage, st, err := c.open(m)
 	if err != nil {
 		return nil, fmt.Errorf("verify: reopen %s of node %d in %s: %w", b.Label(), m.id, m.dir, err)
 	}

@@ -11,7 +11,8 @@ import (
 // called once, the rest from many goroutines at a time; they must be quick.
 type Watcher interface {
 	// Begin hands over what can be asked from now on, until the process ends. A run
-	// whose cluster does not start, and the workload restart, have none.
+	// whose cluster does not start, the workload restart, and runs of several groups
+	// have none.
 	Begin(Live)
 	// Saved tells of a Save that had to sync.
 	Saved(node uint64, took time.Duration)

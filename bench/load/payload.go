@@ -123,6 +123,13 @@ func ID(payload []byte) uint64 {
 	return binary.LittleEndian.Uint64(payload)
 }
 
+// Client is the client of a closed loop that made an operation: equal for all its
+// operations, and dense among those of one worker.
+func Client(id uint64) uint64 { return id>>workerShift + id>>slotShift&slotMask }
+
+// Number counts the operations of a worker.
+func Number(id uint64) uint64 { return id>>workerShift + id&(1<<slotShift-1) }
+
 // Check reports whether data is the payload of operation id, byte for byte.
 func (p *Payloads) Check(id uint64, data []byte) bool {
 	return ID(data) == id && len(data) == p.Size(id) && string(data) == string(p.Make(id))

@@ -36,6 +36,8 @@ type runFlags struct {
 	backends, transport, loop, load, workload string
 	valueSize, stateSize, dir, out            string
 	nodes, repeats, batch, gomaxprocs         int
+	groups                                    int
+	groupStorage                              string
 	seed                                      int64
 	readRatio, compressible                   float64
 	duration, warmup, timeout                 time.Duration
@@ -98,6 +100,8 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.tls, "tls", "", "with --hosts: directory with ca.crt, coordinator.crt and coordinator.key")
 	fl.StringVar(&f.tokenFile, "token-file", "", "with --hosts: file with the secret that the agents have, too")
 	fl.IntVar(&f.nodes, "nodes", 3, "1 to 9")
+	fl.IntVar(&f.groups, "groups", 1, "raft groups, of which every node is a member; the load is spread over them")
+	fl.StringVar(&f.groupStorage, "group-storage", "shared", "of several groups: shared, one store for each node where the engine can, or separate; for one backend: pebble[group-storage=separate]")
 	fl.StringVar(&f.load, "load", "", "closed:N clients; open:R or poisson:R arrivals a second; curve; search:p99<10ms (default closed:64; the recorded batches for trace:DIR)")
 	fl.StringVar(&f.workload, "workload", "propose", "propose, snapshot, restart, age, or trace:DIR")
 	fl.Float64Var(&f.readRatio, "read-ratio", 0, "share of linearizable reads, 0 to 1")
@@ -140,6 +144,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		Dir: f.dir, Keep: f.keep, Transport: f.transport, Placement: bench.Placement(f.placement), Networks: networks(), Loop: node.LoopKind(f.loop),
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Seed: f.seed,
+		Groups: f.groups, SeparateGroups: f.groupStorage == "separate",
 		GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
 		CPUProfile: f.cpuProfile, ExecTrace: f.execTrace, Faults: f.faults,
 	}
@@ -148,6 +153,9 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	}
 	var errs []error
 	add := func(err error) { errs = append(errs, err) }
+	if f.groupStorage != "shared" && f.groupStorage != "separate" {
+		add(usageErrorf("--group-storage %q: want shared or separate", f.groupStorage))
+	}
 	for _, label := range backends.SplitNames(f.backends) {
 		b, err := lookup(label)
 		add(err)
@@ -172,7 +180,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	for _, zero := range []struct {
 		name string
 		bad  bool
-	}{{"nodes", f.nodes == 0}, {"repeats", f.repeats == 0}, {"batch", f.batch == 0}, {"duration", f.duration == 0}} {
+	}{{"nodes", f.nodes == 0}, {"groups", f.groups == 0}, {"repeats", f.repeats == 0}, {"batch", f.batch == 0}, {"duration", f.duration == 0}} {
 		if zero.bad { // 0 means the default in a Spec, but nobody types it to mean that
 			add(usageErrorf("--%s 0: want more than 0", zero.name))
 		}

@@ -126,7 +126,20 @@ func lookup(label string) (backends.Backend, error) {
 	if err != nil {
 		return backends.Backend{}, usageErrorf("%v", err)
 	}
-	return b.With(params), nil
+	storage, given := params[backends.GroupStorage]
+	delete(params, backends.GroupStorage) // for the harness, not for the engine
+	b = b.With(params)
+	switch {
+	case !given:
+		return b, nil
+	case storage == "separate":
+		return b.ForGroups(true), nil
+	case storage == "shared" && b.OpenShared != nil:
+		return b.ForGroups(false), nil
+	case storage == "shared":
+		return b, usageErrorf("%s keeps no groups in one store; want %s=separate", name, backends.GroupStorage)
+	}
+	return b, usageErrorf("%s: %s=%q: want shared or separate", name, backends.GroupStorage, storage)
 }
 
 // answerWrite writes the log of a restart, and closes it unless this process is to
