@@ -76,9 +76,9 @@ func (e *endpoint) propose() {
 // Close implements node.Transport.
 func (e *endpoint) Close() error {
 	e.closeOnce.Do(func() {
-		e.closing.Store(true)
 		e.cancel()
-		e.busy.Lock() // whoever is in process has left it
+		e.busy.Lock() // whoever is in process leaves it
+		e.closing.Store(true)
 		e.busy.Unlock()
 		e.tasks.Wait()
 		e.reports.Close()
