@@ -33,6 +33,7 @@ type aboutView struct {
 	Failures    *tableView
 	Suites      []suiteView
 	Notes       []string
+	Flags       *tableView
 }
 
 type field struct{ Name, Value string }
@@ -49,7 +50,7 @@ type suiteView struct {
 
 func (b *builder) about() (aboutView, error) {
 	s := b.site
-	v := aboutView{ID: b.prefix + "about", Environment: environment(s.env), Notes: slices.Clone(methodNotes)}
+	v := aboutView{ID: b.prefix + "about", Environment: environment(s.env), Notes: slices.Clone(methodNotes), Flags: flagTable()}
 	for _, w := range s.env.Warnings {
 		v.Warnings = append(v.Warnings, clean(w))
 	}
@@ -72,6 +73,15 @@ func (b *builder) about() (aboutView, error) {
 		}
 	}
 	return v, nil
+}
+
+// flagTable is every flag that a run can carry.
+func flagTable() *tableView {
+	t := &tableView{Caption: "Flags", Head: []string{"flag", "weight", "meaning", "what to do"}}
+	for _, f := range Flags {
+		t.Rows = append(t.Rows, tableRow{"", []string{f.Title, f.Severity.String(), f.Meaning, f.Action}})
+	}
+	return t
 }
 
 // fileName makes an id fit for the name of a download.

@@ -264,8 +264,9 @@ func (sc *scenario) against1(base, rw *row) contrastText {
 	if !ok {
 		return contrastText{Text: quantity.Absent}
 	}
-	t := contrastText{Text: quantity.Significant(c.Ratio) + "× " + contrastVerdict(c), Class: clean(c.Verdict)}
+	t := contrastText{Text: quantity.Significant(c.Ratio) + "×", Sub: contrastVerdict(c), Class: clean(c.Verdict)}
 	if c.Hi > 0 {
+		t.Text += " " + contrastVerdict(c)
 		t.Sub = quantity.Significant(c.Lo) + "–" + quantity.Significant(c.Hi)
 	}
 	return t

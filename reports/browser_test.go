@@ -223,7 +223,7 @@ func TestPage(t *testing.T) {
 	}{
 		{"layout", testPageLayout}, {"without scripts", testPageWithoutScripts}, {"sorting", testPageSorting}, {"filter", testPageFilter},
 		{"baseline", testPageBaseline}, {"hash", testPageHash}, {"hover", testPageHover}, {"download", testPageDownload},
-		{"print", testPagePrint}, {"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
+		{"print", testPagePrint}, {"real results", testPageReal}, {"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, ctx) })
 	}
@@ -778,5 +778,28 @@ func (p *tab) checkContrast() {
 	}
 	for _, b := range got.Bad {
 		p.Errorf("contrast: %s", b)
+	}
+}
+
+// testPageReal looks at results that raftbench has measured, not at ones that this
+// package has made up: every engine, and every workload and load beside propose.
+// testdata/real/README.md says how they were made.
+func testPageReal(t *testing.T, ctx context.Context) {
+	engines := realResults(t, "engines.json.gz")
+	all := realResults(t, "*.json.gz")
+	for name, url := range map[string]string{"engines": savePage(t, engines...), "all": savePage(t, all...)} {
+		for _, width := range []int64{360, 1280, 1920} {
+			for _, scripts := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s %d px scripts %v", name, width, scripts), func(t *testing.T) {
+					p := openTab(t, ctx, url, width, scripts)
+					p.checkLayout()
+					p.checkSections()
+					p.checkFigures()
+					if empty := p.texts("section > .empty"); name == "all" && len(empty) > 0 {
+						t.Errorf("sections that have nothing to show: %q", empty)
+					}
+				})
+			}
+		}
 	}
 }

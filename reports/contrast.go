@@ -65,7 +65,7 @@ func (sc *scenario) against(base *row) []result.Comparison {
 }
 
 func (sc *scenario) compareWith(base *row) []result.Comparison {
-	if table := sc.recorded(base); table != nil {
+	if table := sc.recorded(base); table != nil && !sc.bestLoads() {
 		return table
 	}
 	return sc.compare(base)
@@ -115,11 +115,18 @@ func (sc *scenario) recorded(base *row) []result.Comparison {
 	return out
 }
 
+// bestLoads reports whether each backend is shown at the best load of its own
+// curve: the loads differ then, and are not what keeps runs apart.
+func (sc *scenario) bestLoads() bool { return sc.curve && !sc.search }
+
 func (sc *scenario) compare(base *row) []result.Comparison {
 	var runs []result.Run
 	for _, rw := range sc.rows {
 		for _, r := range rw.decisive() {
 			runs = append(runs, *r)
+			if sc.bestLoads() {
+				runs[len(runs)-1].Load = result.Load{}
+			}
 		}
 	}
 	var names []string

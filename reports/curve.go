@@ -28,7 +28,7 @@ func (b *builder) curve(sc *scenario) blockView {
 	t := &tableView{Caption: "Every load of the curve, medians", Head: []string{"backend", "load", "offered, ops/s", "achieved, ops/s", "response p50", "response p99", "errors", "runs"}}
 	best, bestRate := "", 0.0
 	for _, rw := range sc.ranked() {
-		s := chart.Series{Name: rw.label, Style: b.of(rw), Marks: true}
+		s := chart.Series{Name: rw.label, Style: b.of(rw), Marks: true, NoLine: sc.search} // steps are in no order of time
 		for _, pt := range rw.points() {
 			t.Rows = append(t.Rows, tableRow{b.number(rw), pointCells(rw, pt)})
 			if pt.throughput.N == 0 || pt.p99.N == 0 {

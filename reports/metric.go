@@ -79,6 +79,14 @@ var (
 	metricDisk        = figure("bytes.disk", "on disk", "bytes on disk, all nodes", quantity.Bytes)
 )
 
+// workload is the one that varies the size of what the figure moves.
+func (m *metric) workload() string {
+	if m == metricInstall || m == metricForeground {
+		return "snapshot"
+	}
+	return "restart"
+}
+
 // What the last cycles of the workload age are to the first; they stand in no
 // column of runs.csv.
 var (

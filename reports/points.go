@@ -87,5 +87,8 @@ func (p *point) step(r *result.Run) {
 // reached reports whether the point kept up with what was offered: at least
 // 99 % of it, the demand of METHOD.md.
 func (p point) reached() bool {
-	return p.offered == 0 || p.throughput.Median >= 0.99*p.offered
+	return p.offered == 0 || p.throughput.Median >= reachedShare*p.offered
 }
+
+// reachedShare is the share of an offered rate that must be achieved.
+const reachedShare = 0.99

@@ -169,12 +169,14 @@ func (sc *scenario) reason(f Flag) Reason {
 }
 
 // judged are the runs of a row whose flags count. Of a search these are the ones
-// that confirmed the rate: its other steps are there to go too far.
+// that confirmed the rate, of a curve those that reached the rate that was offered:
+// the others are there to go too far.
 func (rw *row) judged() []*result.Run {
-	runs := rw.runs
-	if rw.scenario.search {
-		runs = slices.DeleteFunc(slices.Clone(runs), func(r *result.Run) bool { return r.Load.Point != confirmedPoint && !lostData(r) })
-	}
+	sc := rw.scenario
+	runs := slices.DeleteFunc(slices.Clone(rw.runs), func(r *result.Run) bool {
+		tooFar := sc.search && r.Load.Point != confirmedPoint || sc.curve && r.Throughput < reachedShare*r.Load.Rate
+		return tooFar && !lostData(r)
+	})
 	return slices.Concat(runs, rw.failed)
 }
 

@@ -31,7 +31,7 @@ type sized struct{ bytes, ns float64 }
 // point.
 func (b *builder) installs(sc *scenario) (figureView, bool) {
 	return b.sizes(sc, sizesOf{
-		what: "installs a snapshot", caption: "Snapshot installs", note: "snapshot, from the follower being reachable again until its state is restored",
+		what: "installs a snapshot", caption: "Snapshot installs", workload: "snapshot", note: "snapshot, from the follower being reachable again until its state is restored",
 		get: func(r *result.Run) []sized {
 			snaps := r.Snapshots
 			if len(snaps) == 0 && r.Snapshot != nil {
@@ -52,7 +52,7 @@ func (b *builder) installs(sc *scenario) (figureView, bool) {
 // the node is back.
 func (b *builder) opens(sc *scenario) (figureView, bool) {
 	return b.sizes(sc, sizesOf{
-		what: "opens a log", caption: "Time to open a log", note: "log, from Open until the entries are read" + killedText(sc), entries: restartEntries,
+		what: "opens a log", caption: "Time to open a log", workload: "restart", note: "log, from Open until the entries are read" + killedText(sc), entries: restartEntries,
 		get: func(r *result.Run) []sized {
 			if r.Restart == nil || r.Restart.Open <= 0 || r.Restart.Bytes <= 0 {
 				return nil
@@ -64,7 +64,7 @@ func (b *builder) opens(sc *scenario) (figureView, bool) {
 
 func (b *builder) readies(sc *scenario) (figureView, bool) {
 	return b.sizes(sc, sizesOf{
-		what: "is ready after a log", caption: "Time until a node is ready", entries: restartEntries,
+		what: "is ready after a log", caption: "Time until a node is ready", workload: "restart", entries: restartEntries,
 		note: "log, from Open until the loop runs and the state machine has applied every committed entry" + killedText(sc),
 		get: func(r *result.Run) []sized {
 			if r.Restart == nil || r.Restart.Ready <= 0 || r.Restart.Bytes <= 0 {
@@ -91,6 +91,7 @@ func killedText(sc *scenario) string {
 // sizesOf describes a figure of durations against sizes.
 type sizesOf struct {
 	what, caption, note string
+	workload            string // that asks for sizes
 	get                 func(*result.Run) []sized
 	entries             func(*result.Run) int64 // of what was moved, where it has entries
 }
@@ -154,12 +155,16 @@ func (of sizesOf) collect(rw *row) (chart.Series, map[float64]oneSize) {
 	for _, r := range rw.runs {
 		for _, v := range of.get(r) {
 			s.X, s.Y = append(s.X, v.bytes), append(s.Y, v.ns)
-			g := bySize[float64(r.StateBytes)]
+			asked := 0.0
+			if r.Workload == of.workload {
+				asked = float64(r.StateBytes)
+			}
+			g := bySize[asked]
 			g.ns = append(g.ns, v.ns)
 			if of.entries != nil {
 				g.entries = append(g.entries, float64(of.entries(r)))
 			}
-			bySize[float64(r.StateBytes)] = g
+			bySize[asked] = g
 		}
 	}
 	return s, bySize

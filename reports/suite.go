@@ -134,7 +134,23 @@ func newSite(results []*result.Result) *site {
 			rw.elsewhere = s.borrowed(sc, rw)
 		}
 	}
+	if len(results) > 1 {
+		// What was measured first says nothing then; a report opens with the
+		// workload that all others are variations of.
+		slices.SortStableFunc(s.scenarios, func(a, b *scenario) int { return a.variation() - b.variation() })
+	}
 	return s
+}
+
+// variation is 0 for the plain workload under one load, and more for others.
+func (sc *scenario) variation() int {
+	switch {
+	case sc.workload != "propose":
+		return 2
+	case sc.curve:
+		return 1
+	}
+	return 0
 }
 
 func (sc *scenario) add(r *result.Run) {
@@ -239,7 +255,7 @@ func summarizeRuns(runs []*result.Run, m *metric) summary {
 // sizeOf is the size of what a run's snapshot or restart moved.
 func sizeOf(r *result.Run, m *metric) int64 {
 	switch {
-	case r.StateBytes > 0:
+	case r.StateBytes > 0 && r.Workload == m.workload():
 		return r.StateBytes
 	case (m == metricInstall || m == metricForeground) && r.Snapshot != nil:
 		return r.Snapshot.Bytes

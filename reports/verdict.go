@@ -226,8 +226,13 @@ func (sc *scenario) contest(field []*row) contest {
 	next := field[1]
 	both := fmt.Sprintf("%s %s; %s %s.", best.label, sc.amount(best), next.label, sc.amount(next))
 	if n := sc.repeats(); n < minRepeats {
+		sentence := fmt.Sprintf("%s was ahead %s, %s, but %s %s nothing.", best.label, sc.at(), sc.margin(best, next, ""), repeatsText(n), verbN(n, "decides", "decide"))
+		if sc.contradicted(best, next) {
+			sentence = fmt.Sprintf("Nobody is ahead %s: %s has the better median, %s is better in most blocks, and %s %s nothing.", sc.at(), best.label, next.label,
+				repeatsText(n), verbN(n, "decides", "decide"))
+		}
 		return contest{
-			sentence: fmt.Sprintf("%s was ahead %s, %s, but %s %s nothing.", best.label, sc.at(), sc.margin(best, next, ""), repeatsText(n), verbN(n, "decides", "decide")),
+			sentence: sentence,
 			detail: []string{both, fmt.Sprintf("%s %s a smoke test: %d repeats decide, %d are fit to publish.",
 				capital(repeatsText(n)), verbN(n, "is", "are"), enoughRepeats, publishRepeats)},
 		}
@@ -257,6 +262,13 @@ func (sc *scenario) contest(field []*row) contest {
 		c.detail = append(c.detail, fmt.Sprintf("Certainly behind %s: %s.", best.label, list(parts)))
 	}
 	return c
+}
+
+// contradicted reports whether the ratios within the blocks, unlike the medians,
+// have the other engine ahead.
+func (sc *scenario) contradicted(best, other *row) bool {
+	c, ok := sc.contrast(sc.primary(), best, other)
+	return ok && (sc.primary().lower() && c.Ratio < 1 || !sc.primary().lower() && c.Ratio > 1)
 }
 
 // doubt says why a difference decides nothing: its interval covers 1, or the

@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
@@ -18,6 +19,8 @@ type verdictView struct {
 	Others            []Judgement // of the further scenarios
 	Distances         []distanceView
 	FloorText         string
+	FloorNote         string // what a multiple above 1 is made of
+	Checked           string // what would have made the result invalid, and was not seen
 	Sure              string
 	ReasonViews       []reasonView
 }
@@ -57,6 +60,7 @@ func (b *builder) verdict() verdictView {
 		return v
 	}
 	v.Sure = sc.sure(v.Judgement)
+	v.Checked = sc.checked(v.Judgement)
 	b.distances(sc, &v)
 	return v
 }
@@ -100,7 +104,45 @@ func (b *builder) distances(sc *scenario, v *verdictView) {
 	}
 	if len(v.Distances) == 0 {
 		v.FloorText = v.Distance
+		return
 	}
+	v.FloorNote = sc.floorNote()
+}
+
+// floorNote says what the multiples hold besides the engine. The control raw, a
+// bare file under the same cluster, shows it.
+func (sc *scenario) floorNote() string {
+	alone := "The raw write had the disk for itself"
+	if sc.nodes > 1 && sc.placement == "" {
+		alone += fmt.Sprintf("; here %d nodes share it", sc.nodes)
+	}
+	for _, rw := range sc.rows {
+		if s := rw.of(metricFloor); rw.backend == "raw" && s.N > 0 {
+			return fmt.Sprintf("%s: a bare file in the place of an engine (raw) is at %s×, which is as near as one can come at this load.", alone, quantity.Significant(s.Median))
+		}
+	}
+	return alone + ", so that not all of a multiple is the engine’s doing."
+}
+
+// checked names what would make a result invalid and was looked for in vain.
+func (sc *scenario) checked(j Judgement) string {
+	seen := func(name string) bool {
+		return slices.ContainsFunc(j.Reasons, func(r Reason) bool { return r.Name == name })
+	}
+	var clean []string
+	for _, c := range []struct{ flag, text string }{
+		{"lost", "no acknowledged entry was lost"}, {"run_failed", "no run failed"}, {"not_verified", "every store was read back"},
+		{"fake_disk", "the disk is slow enough to be keeping what it is given"}, {"tmpfs", "the data is not in memory"},
+		{"generator_limited", "the load was sent on time"},
+	} {
+		if !seen(c.flag) && (c.flag != "fake_disk" || !seen("floor_missing")) {
+			clean = append(clean, c.text)
+		}
+	}
+	if len(clean) == 0 {
+		return ""
+	}
+	return "Looked for, as it would make the result invalid, and found in order: " + strings.Join(clean, "; ") + "."
 }
 
 // sure says how certain the verdict is, and by which rule.
