@@ -22,8 +22,9 @@ import (
 // what the load costs.
 const (
 	roundTripWarm  = 50                     // not recorded
-	roundTripMost  = 2000                   // heartbeats
-	roundTripFor   = 100 * time.Millisecond // or as many as fit
+	roundTripLeast = 200                    // heartbeats that are
+	roundTripMost  = 2000                   // at most, as far as they fit
+	roundTripFor   = 100 * time.Millisecond // in this time
 	roundTripSetUp = 10 * time.Second       // until the first answer
 	roundTripRetry = 20 * time.Millisecond
 )
@@ -103,7 +104,7 @@ func (o One) roundTrip(ctx context.Context) (lat result.Latency, err error) {
 	}
 	h := load.NewHistogram()
 	start := time.Now()
-	for i := 0; i < roundTripMost+roundTripWarm && time.Since(start) < roundTripFor; i++ {
+	for i := 0; i < roundTripWarm+roundTripLeast || i < roundTripWarm+roundTripMost && time.Since(start) < roundTripFor; i++ {
 		next++
 		sent := time.Now()
 		asks.send(raftpb.MsgHeartbeat, next)

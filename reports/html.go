@@ -319,6 +319,13 @@ func (b *builder) view() (*siteView, error) {
 			}
 			sec.Blocks = append(sec.Blocks, block)
 		}
+		if t.id == "scoreboard" {
+			for _, j := range s.joined() {
+				if j.transports || j.loops {
+					sec.Blocks = append(sec.Blocks, b.sideBySide(j))
+				}
+			}
+		}
 		if len(sec.Blocks) == 0 {
 			sec.Empty = sectionEmpty[t.id]
 		}

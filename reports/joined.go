@@ -1,8 +1,14 @@
 package reports
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/raftbench/raftbench/reports/chart"
+	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
 // joined puts scenarios that differ in nothing but transport or loop together, so
@@ -129,4 +135,61 @@ var networkGroups = []columnGroup{
 	{"sent", []*metric{metricNetBytes}, []string{"/op"}, false},
 	{"messages", []*metric{metricMessages}, []string{"/op"}, false},
 	{"idle", []*metric{metricRTT50}, []string{"rtt"}, false},
+}
+
+// sideBySide is the figure and the table of scenarios that differ in transport or
+// loop alone: where an operation spends its time, and what the transport costs.
+func (b *builder) sideBySide(sc *scenario) blockView {
+	rows := sc.tableRows()
+	bars := chart.Bars{Parts: stageNames, Kind: chart.Duration}
+	columns := sc.tableColumns(rows)
+	t := &tableView{Caption: "Beside each other, medians over the runs", Head: sc.nameHeads()}
+	for _, c := range columns {
+		t.Head = append(t.Head, strings.TrimSpace(columnTitle(c)))
+	}
+	for i, rw := range rows {
+		cells := sc.names(rw)
+		for _, c := range columns {
+			cells = append(cells, c.cells[i].text)
+		}
+		t.Rows = append(t.Rows, tableRow{b.number(rw), cells})
+		means, sum := stageMeans(rw.headline()), 0.0
+		for _, v := range means {
+			sum += v
+		}
+		if sum > 0 && rw.durability != "none" { // whose times would not be seen beside the others
+			bars.Rows = append(bars.Rows, chart.Bar{Name: strings.Join(sc.names(rw), " · "), Style: b.of(rw), Parts: means, Text: quantity.FormatDuration(sum)})
+		}
+	}
+	finding := sc.cheapest(rows)
+	fig := figureView{Finding: finding, Table: t, Note: "Mean service time by stage. In the table: bytes and messages between the nodes as the transport counts them, and the round trip of a heartbeat between two idle ends."}
+	if len(bars.Rows) > 0 {
+		bars.Label = finding
+		fig.Drawings = drawn(bars)
+	}
+	return blockView{Scenario: "Side by side: " + sc.title(), Figures: []figureView{fig}}
+}
+
+// cheapest says in words what the transports cost the first backend of a table, in
+// CPU time.
+func (sc *scenario) cheapest(rows []*row) string {
+	type cost struct {
+		name string
+		cpu  float64
+	}
+	var costs []cost
+	for _, rw := range rows {
+		if s := rw.of(metricCPU); rw.label == rows[0].label && s.N > 0 {
+			costs = append(costs, cost{strings.Join(sc.names(rw)[1:], " "), s.Median})
+		}
+	}
+	if len(costs) < 2 {
+		return "What differs in transport or loop alone, side by side"
+	}
+	slices.SortStableFunc(costs, func(a, b cost) int { return cmp.Compare(a.cpu, b.cpu) })
+	text := fmt.Sprintf("%s takes the least CPU with %s: %s an operation", rows[0].label, costs[0].name, quantity.FormatDuration(costs[0].cpu))
+	for _, c := range costs[1:] {
+		text += fmt.Sprintf("; %s× with %s", quantity.Significant(c.cpu/costs[0].cpu), c.name)
+	}
+	return text
 }

@@ -52,7 +52,7 @@ func (b *builder) overTime(sc *scenario) blockView {
 		block.Figures = append(block.Figures, figureView{Finding: finding, Drawings: drawn(g), Table: t, More: orNil(happened),
 			Note: note + "Backends that keep nothing have scales of their own."})
 	}
-	for _, build := range []func(*scenario) (figureView, bool){b.cycles, b.agedSave, b.agedDisk} {
+	for _, build := range []func(*scenario) (figureView, bool){b.faults, b.cycles, b.agedSave, b.agedDisk} {
 		if f, ok := build(sc); ok {
 			block.Figures = append(block.Figures, f)
 		}
