@@ -124,7 +124,7 @@ func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (res
 	if err = errors.Join(err, snapErr); err != nil {
 		return result.Snapshot{}, fmt.Errorf("compact the log past node %d: %w", follower.id, err)
 	}
-	snap := result.Snapshot{Create: time.Duration(leader.state.create.Load())}
+	snap := result.Snapshot{Mode: string(follower.node.Snapshots()), Create: time.Duration(leader.state.create.Load())}
 	before := follower.state.restored.Load()
 	start := c.o.now()
 	c.net.cut.Store(0)

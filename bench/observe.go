@@ -187,7 +187,7 @@ type observedState struct {
 	batch []load.Done
 
 	create   atomic.Int64 // duration of the last encoding, ns
-	restore  atomic.Int64 // duration of the last Restore, ns
+	restore  atomic.Int64 // duration of the last Restore or RestoreStream, ns
 	restored atomic.Int64 // when it ended, since base, ns
 
 	restoredBytes atomic.Int64
@@ -246,11 +246,15 @@ func (s *observedState) Snapshot() func() ([]byte, error) {
 func (s *observedState) Restore(data []byte) error {
 	start := s.o.now()
 	err := s.KV.Restore(data)
+	s.noteRestore(start, int64(len(data)))
+	return err
+}
+
+func (s *observedState) noteRestore(start time.Duration, bytes int64) {
 	end := s.o.now()
 	s.restore.Store(int64(end - start))
-	s.restoredBytes.Store(int64(len(data)))
+	s.restoredBytes.Store(bytes)
 	s.restored.Store(int64(end))
-	return err
 }
 
 // observedNetwork notes when snapshots leave and arrive, and can cut a node off.
@@ -267,7 +271,11 @@ func (w *observedNetwork) Join(id uint64, r node.Receiver) (node.Transport, erro
 	if err != nil {
 		return nil, err
 	}
-	return &observedTransport{Transport: t, w: w, id: id, receiver: r}, nil
+	o := &observedTransport{Transport: t, w: w, id: id, receiver: r}
+	if s, ok := t.(node.SnapshotSender); ok {
+		return &observedSender{o, s}, nil
+	}
+	return o, nil
 }
 
 type observedTransport struct {

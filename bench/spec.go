@@ -55,6 +55,9 @@ type Spec struct {
 	Repeats  int           // blocks; default 3
 	Seed     int64         // default 1
 
+	// Snapshots is whether the Data of snapshots is streamed where an engine can;
+	// default node.SnapshotStream.
+	Snapshots node.SnapshotMode
 	// SnapshotEntries and CatchUpEntries as in node.Config, with its defaults.
 	SnapshotEntries, CatchUpEntries uint64
 	// GOMAXPROCS while a run is on; default cores + nodes where storage syncs,
@@ -366,6 +369,7 @@ func (s *Spec) Fill() error {
 	}
 	check(s.Nodes >= 1 && s.Nodes <= maxNodes, "nodes %d: want 1 to %d", s.Nodes, maxNodes)
 	check(s.Loop == node.LoopReady || s.Loop == node.LoopAsync, "loop %q: want ready or async", s.Loop)
+	check(s.Snapshots == node.SnapshotStream || s.Snapshots == node.SnapshotPlain, "snapshot %q: want stream or plain", s.Snapshots)
 	check(s.Networks.known(s.Transport), "transport %q: want one of %s", s.Transport, strings.Join(s.Networks.names(), ", "))
 	check(s.ValueSize >= 16 && s.ValueSize <= maxValueBytes && s.ValueSizeMax <= maxValueBytes,
 		"value size %d B: want 16 B to 16 MiB (the first 16 bytes hold the operation's id and key)", s.ValueSize)
@@ -419,6 +423,9 @@ func (s *Spec) defaults() {
 	}
 	if s.Loop == "" {
 		s.Loop = node.LoopReady
+	}
+	if s.Snapshots == "" {
+		s.Snapshots = node.SnapshotStream
 	}
 	if s.Workload.Kind == "" {
 		s.Workload.Kind = WorkloadPropose

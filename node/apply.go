@@ -115,7 +115,7 @@ func (n *Node) restore(ap apply) error {
 	if meta.GetIndex() <= n.applied.get() {
 		return fmt.Errorf("restore: snapshot %d is not newer than applied index %d", meta.GetIndex(), n.applied.get())
 	}
-	if err := n.cfg.StateMachine.Restore(ap.snapshot.GetData()); err != nil {
+	if err := n.restoreState(ap.snapshot); err != nil {
 		return fmt.Errorf("restore snapshot %d: %w", meta.GetIndex(), err)
 	}
 	n.confState = meta.GetConfState()

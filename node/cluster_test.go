@@ -24,6 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // kept is a storage that outlives its node, as a disk does.
 type kept struct {
+	streamCounts
 	mu    sync.Mutex
 	state backends.State
 	fail  error
@@ -78,6 +79,8 @@ type group struct {
 	nodes map[uint64]*node.Node
 	disks map[uint64]*kept
 	kvs   map[uint64]*counted
+	// streams are the nodes whose storage takes streams.
+	streams map[uint64]bool
 }
 
 // counted is a state machine that can be asked how much it has applied while it
@@ -111,22 +114,30 @@ func newGroup(t *testing.T, loop node.LoopKind, n int) *group {
 		g.disks[id] = &kept{}
 		g.start(id, false)
 	}
-	t.Cleanup(func() {
+	g.cleanup()
+	return g
+}
+
+func (g *group) cleanup() {
+	g.t.Cleanup(func() {
 		for _, n := range g.nodes {
 			n.Stop()
 		}
 		if err := g.net.Close(); err != nil {
-			t.Error(err)
+			g.t.Error(err)
 		}
 	})
-	return g
 }
 
 func (g *group) start(id uint64, joining bool) {
 	g.t.Helper()
 	g.kvs[id] = &counted{KV: node.NewKV(64)}
+	storage := backends.Storage(g.disks[id])
+	if g.streams[id] {
+		storage = &keptStreams{g.disks[id]}
+	}
 	n, err := node.Start(node.Config{
-		ID: id, Peers: g.peers, Joining: joining, Storage: g.disks[id], State: g.disks[id].reopen(g.t), StateMachine: g.kvs[id],
+		ID: id, Peers: g.peers, Joining: joining, Storage: storage, State: g.disks[id].reopen(g.t), StateMachine: g.kvs[id],
 		Network: g.net, Loop: g.loop, Tick: 10 * time.Millisecond, SnapshotEntries: 200, CatchUpEntries: 50,
 	})
 	if err != nil {

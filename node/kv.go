@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
@@ -122,32 +123,62 @@ func (kv *KV) Hash() uint64 {
 // Snapshot implements [StateMachine]. The capture copies the table of values,
 // not the values.
 func (kv *KV) Snapshot() func() ([]byte, error) {
-	frozen := &KV{values: make([][]byte, len(kv.values)), bytes: kv.bytes, applied: kv.applied, chain: kv.chain}
-	copy(frozen.values, kv.values)
+	frozen := kv.freeze()
 	return func() ([]byte, error) { return frozen.encode(), nil }
 }
 
-func (kv *KV) encode() []byte {
+// freeze is a copy that later writes do not change.
+func (kv *KV) freeze() *KV {
+	frozen := *kv
+	frozen.values = slices.Clone(kv.values)
+	return &frozen
+}
+
+// encodedSize is how many bytes a snapshot has.
+func (kv *KV) encodedSize() int64 {
 	used := 0
 	for _, data := range kv.values {
 		if data != nil {
 			used++
 		}
 	}
-	out := make([]byte, 0, kvHeaderSize+int64(used)*kvItemHeader+kv.bytes+4)
-	out = append(out, kvMagic...)
-	out = binary.LittleEndian.AppendUint64(out, uint64(len(kv.values)))
-	out = binary.LittleEndian.AppendUint64(out, kv.applied)
-	out = binary.LittleEndian.AppendUint64(out, kv.chain)
+	return kvHeaderSize + int64(used)*kvItemHeader + kv.bytes + 4
+}
+
+func (kv *KV) appendHeader(b []byte) []byte {
+	b = append(b, kvMagic...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(kv.values)))
+	b = binary.LittleEndian.AppendUint64(b, kv.applied)
+	return binary.LittleEndian.AppendUint64(b, kv.chain)
+}
+
+func appendItemHeader(b []byte, key uint64, size int) []byte {
+	b = binary.LittleEndian.AppendUint64(b, key)
+	return binary.LittleEndian.AppendUint32(b, uint32(size))
+}
+
+func (kv *KV) encode() []byte {
+	out := kv.appendHeader(make([]byte, 0, kv.encodedSize()))
 	for key, data := range kv.values {
-		if data == nil {
-			continue
+		if data != nil {
+			out = append(appendItemHeader(out, uint64(key), len(data)), data...)
 		}
-		out = binary.LittleEndian.AppendUint64(out, uint64(key))
-		out = binary.LittleEndian.AppendUint32(out, uint32(len(data)))
-		out = append(out, data...)
 	}
 	return binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
+}
+
+// decodeHeader makes an empty state from the first kvHeaderSize bytes of a
+// snapshot, which begin with the magic.
+func decodeHeader(b []byte) (*KV, error) {
+	keys := binary.LittleEndian.Uint64(b[8:])
+	if keys == 0 || keys > 1<<28 {
+		return nil, fmt.Errorf("restore state: %d keys", keys)
+	}
+	return &KV{
+		values:  make([][]byte, keys),
+		applied: binary.LittleEndian.Uint64(b[16:]),
+		chain:   binary.LittleEndian.Uint64(b[24:]),
+	}, nil
 }
 
 // Restore implements [StateMachine]. The values of the new state share memory
@@ -160,20 +191,17 @@ func (kv *KV) Restore(data []byte) error {
 	if got := crc32.Checksum(body, castagnoli); got != sum {
 		return fmt.Errorf("restore state: checksum %08x of %d bytes, want %08x", got, len(body), sum)
 	}
-	keys := binary.LittleEndian.Uint64(body[8:])
-	if keys == 0 || keys > 1<<28 {
-		return fmt.Errorf("restore state: %d keys", keys)
+	next, err := decodeHeader(body)
+	if err != nil {
+		return err
 	}
-	next := &KV{values: make([][]byte, keys)}
-	next.applied = binary.LittleEndian.Uint64(body[16:])
-	next.chain = binary.LittleEndian.Uint64(body[24:])
 	for body = body[kvHeaderSize:]; len(body) > 0; {
 		if len(body) < kvItemHeader {
 			return fmt.Errorf("restore state: %d bytes left over", len(body))
 		}
 		key, size := binary.LittleEndian.Uint64(body), int(binary.LittleEndian.Uint32(body[8:]))
 		body = body[kvItemHeader:]
-		if key >= keys || size > len(body) {
+		if key >= uint64(len(next.values)) || size > len(body) {
 			return fmt.Errorf("restore state: value of key %d with %d bytes does not fit", key, size)
 		}
 		next.put(key, body[:size:size])

@@ -129,7 +129,7 @@ func (n *Node) persist(hs *raftpb.HardState, ents []*raftpb.Entry, snap *raftpb.
 	if hasSnap {
 		n.snapshots.saving.Lock()
 		defer n.snapshots.saving.Unlock()
-		if err := n.cfg.Storage.SaveSnap(snap); err != nil { // 5
+		if err := n.saveInstalled(snap); err != nil { // 5
 			return fmt.Errorf("save snapshot %d: %w", snap.GetMetadata().GetIndex(), err)
 		}
 	}
@@ -154,6 +154,9 @@ func (n *Node) installed(snap *raftpb.Snapshot, notifyc chan struct{}) error {
 	index := snap.GetMetadata().GetIndex()
 	if err := n.cfg.Storage.Sync(); err != nil {
 		return fmt.Errorf("sync snapshot %d: %w", index, err)
+	}
+	if err := n.keepOpen(snap); err != nil {
+		return err
 	}
 	notifyc <- struct{}{} // has room: nothing was sent on it yet
 	if err := n.log.ApplySnapshot(snap); err != nil {

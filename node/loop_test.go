@@ -103,6 +103,7 @@ func (l fakeLog) CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte) (*r
 	l.r.add("log.CreateSnapshot %d", i)
 	return &raftpb.Snapshot{Data: data, Metadata: &raftpb.SnapshotMetadata{Index: &i, Term: proto.Uint64(1), ConfState: cs}}, nil
 }
+func (l fakeLog) Term(uint64) (uint64, error) { return 1, nil }
 func (l fakeLog) Compact(i uint64) error {
 	l.r.add("log.Compact %d", i)
 	return nil

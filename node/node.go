@@ -28,6 +28,21 @@ const (
 	LoopAsync LoopKind = "async"
 )
 
+// SnapshotMode names a way that snapshots go.
+type SnapshotMode string
+
+const (
+	// SnapshotPlain hands the Data of a snapshot around as one slice, as raft
+	// does: state machine, in-memory log, storage and message each hold one.
+	SnapshotPlain SnapshotMode = "plain"
+	// SnapshotStream keeps Data out of memory: it goes in chunks from the state
+	// machine to the storage, from there to the peer's storage, and from there to
+	// the peer's state machine. Raft sees snapshots without Data. A node whose
+	// storage or state machine takes no streams goes the plain way; the nodes of
+	// a cluster need not agree.
+	SnapshotStream SnapshotMode = "stream"
+)
+
 // Config describes one node. The zero value of an optional field means its
 // default.
 type Config struct {
@@ -53,6 +68,8 @@ type Config struct {
 	// SnapshotEntries is how many entries are applied between two snapshots;
 	// default 100,000 (etcd's default until 3.5; 3.6 has 10,000).
 	SnapshotEntries uint64
+	// Snapshots is how Data travels; default SnapshotStream.
+	Snapshots SnapshotMode
 	// CatchUpEntries is how many entries before a snapshot stay in memory for
 	// slow followers; default 5,000 (etcd's).
 	CatchUpEntries uint64
@@ -116,6 +133,7 @@ type logStore interface {
 	ApplySnapshot(snap *raftpb.Snapshot) error
 	CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte) (*raftpb.Snapshot, error)
 	Compact(index uint64) error
+	Term(index uint64) (uint64, error)
 }
 
 // Node is one member of a raft group.
@@ -138,6 +156,7 @@ type Node struct {
 	proposals  *queue[*raftpb.Entry]
 	reads      *queue[func(error)]
 	snapshots  snapshots
+	stream     *streaming        // nil where snapshots go the plain way
 	confState  *raftpb.ConfState // of the applied entries; the apply side's own
 
 	isLeader       atomic.Bool
@@ -176,6 +195,7 @@ func Start(cfg Config) (*Node, error) {
 	n.appends = newQueue[*raftpb.Message](maxPendingAppends)
 	n.snapshots.requests = make(chan snapshotRequest)
 	n.applied.init()
+	n.chooseSnapshots()
 	isNew := cfg.State.Empty() && !cfg.Joining
 	mem, err := n.load()
 	if err != nil {
@@ -231,6 +251,9 @@ func (cfg *Config) fill() error {
 	if cfg.CatchUpEntries == 0 {
 		cfg.CatchUpEntries = 5_000
 	}
+	if cfg.Snapshots == "" {
+		cfg.Snapshots = SnapshotStream
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -246,6 +269,8 @@ func (cfg *Config) fill() error {
 		return fmt.Errorf("a new node must be one of its Peers %v", cfg.Peers)
 	case cfg.Loop != LoopReady && cfg.Loop != LoopAsync:
 		return fmt.Errorf("unknown loop %q; known: %s, %s", cfg.Loop, LoopReady, LoopAsync)
+	case cfg.Snapshots != SnapshotPlain && cfg.Snapshots != SnapshotStream:
+		return fmt.Errorf("unknown way of snapshots %q; known: %s, %s", cfg.Snapshots, SnapshotStream, SnapshotPlain)
 	case cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks:
 		return fmt.Errorf("tick %v, election after %d ticks, heartbeat every %d: want election > heartbeat ≥ 1", cfg.Tick, cfg.ElectionTicks, cfg.HeartbeatTicks)
 	case cfg.MaxBatch < 1:
@@ -259,7 +284,11 @@ func (n *Node) load() (*raft.MemoryStorage, error) {
 	mem := raft.NewMemoryStorage()
 	st := n.cfg.State
 	if snap := st.Snapshot; snap != nil {
-		if err := mem.ApplySnapshot(snap); err != nil {
+		kept := snap
+		if n.stream != nil { // who needs Data asks the storage
+			kept = &raftpb.Snapshot{Metadata: snap.GetMetadata()}
+		}
+		if err := mem.ApplySnapshot(kept); err != nil {
 			return nil, fmt.Errorf("load snapshot %d: %w", snap.GetMetadata().GetIndex(), err)
 		}
 		if err := n.cfg.StateMachine.Restore(snap.GetData()); err != nil {
@@ -317,6 +346,7 @@ func (n *Node) Stop() {
 	n.raft.Stop()
 	n.applied.stop()
 	n.wg.Wait()
+	n.dropStreams()
 }
 
 // fail stops the node with the first error of its storage or state machine.

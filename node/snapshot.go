@@ -76,15 +76,26 @@ func (n *Node) startSnapshot(req snapshotRequest) {
 		return
 	}
 	n.snapshots.started = index
-	encode, confState := n.cfg.StateMachine.Snapshot(), n.confState
+	take := n.capture(index, req.keep)
 	n.goRun(func() {
 		defer n.snapshots.busy.Store(false)
-		err := n.takeSnapshot(index, req.keep, confState, encode)
-		if err != nil {
+		err := take()
+		if err != nil && !errors.Is(err, ErrStopped) {
 			n.fail(err)
 		}
 		finish(err)
 	})
+}
+
+// capture takes the state at index and returns what makes it durable.
+func (n *Node) capture(index, keep uint64) func() error {
+	confState := n.confState
+	if n.stream != nil {
+		data, size := n.stream.machine.StreamSnapshot()
+		return func() error { return n.streamSnapshot(index, keep, confState, data, size) }
+	}
+	encode := n.cfg.StateMachine.Snapshot()
+	return func() error { return n.takeSnapshot(index, keep, confState, encode) }
 }
 
 // takeSnapshot makes the state at index durable, frees the storage below it and
@@ -106,7 +117,14 @@ func (n *Node) takeSnapshot(index, keep uint64, cs *raftpb.ConfState, encode fun
 	if err := n.cfg.Storage.SaveSnap(snap); err != nil {
 		return fmt.Errorf("save snapshot %d: %w", index, err)
 	}
+	return n.snapshotTaken(snap, keep)
+}
+
+// snapshotTaken frees what a durable snapshot of the own state makes unnecessary.
+func (n *Node) snapshotTaken(snap *raftpb.Snapshot, keep uint64) error {
+	index := snap.GetMetadata().GetIndex()
 	n.snapshots.newest.Store(index)
+	n.discardPassed()
 	if err := n.cfg.Storage.Release(snap); err != nil {
 		return fmt.Errorf("release the log up to snapshot %d: %w", index, err)
 	}
@@ -127,7 +145,7 @@ func (n *Node) sendSnapshots() {
 	for {
 		select {
 		case m := <-n.msgSnapc:
-			n.transport.Send([]*raftpb.Message{m})
+			n.sendSnapshot(m)
 		case <-n.stopc:
 			return
 		}

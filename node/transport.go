@@ -2,6 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -38,6 +41,76 @@ type Receiver interface {
 	// ReportSnapshot says how the sending of a MsgSnap to a peer ended. It must
 	// be called once for each MsgSnap: raft sends that peer nothing until then.
 	ReportSnapshot(id uint64, status raft.SnapshotStatus)
+}
+
+// SnapshotSender is implemented by transports that take the Data of a snapshot as
+// a stream. It is optional: over a transport that lacks it a snapshot is sent
+// whole, by Send.
+type SnapshotSender interface {
+	// SendSnapshot sends m, a MsgSnap whose snapshot has no Data, and size bytes
+	// of Data from data, which it closes. Like Send it does not block, and it
+	// reports the end as Send does. What arrives is the same as from Send.
+	SendSnapshot(m *raftpb.Message, data io.ReadCloser, size int64)
+}
+
+// SnapshotReceiver is implemented by receivers that take the Data of a snapshot
+// as a stream.
+type SnapshotReceiver interface {
+	// ProcessSnapshot is Process for a MsgSnap whose snapshot has no Data, and
+	// size bytes of Data. It returns when it has read them to the end, or with an
+	// error, also where ctx ends. It is called on a goroutine of its own, so that nothing waits for it.
+	ProcessSnapshot(ctx context.Context, m *raftpb.Message, data io.Reader, size int64) error
+}
+
+// DeliverSnapshot gives m and its Data to r: as a stream where r takes one, and
+// else in memory. Transports call it. m becomes the receiver's.
+func DeliverSnapshot(ctx context.Context, r Receiver, m *raftpb.Message, data io.Reader, size int64) error {
+	data = stoppingReader{data, ctx}
+	if s, ok := r.(SnapshotReceiver); ok {
+		return s.ProcessSnapshot(ctx, m, data, size)
+	}
+	whole, err := readSnapshot(data, size)
+	if err != nil {
+		return err
+	}
+	m.Snapshot = &raftpb.Snapshot{Metadata: m.GetSnapshot().GetMetadata(), Data: whole}
+	return r.Process(ctx, m)
+}
+
+// stoppingReader ends with its context.
+type stoppingReader struct {
+	r   io.Reader
+	ctx context.Context
+}
+
+func (r stoppingReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// readSnapshotStep bounds what is allocated for bytes that were announced and may
+// never come.
+const readSnapshotStep = 64 << 20
+
+// readSnapshot reads exactly size bytes, after which data must end.
+func readSnapshot(data io.Reader, size int64) ([]byte, error) {
+	out := make([]byte, 0, min(size, readSnapshotStep))
+	for int64(len(out)) < size {
+		if len(out) == cap(out) {
+			out = slices.Grow(out, int(min(max(int64(len(out)), readSnapshotStep), size-int64(len(out)))))
+		}
+		n, err := io.ReadFull(data, out[len(out):min(int64(cap(out)), size)])
+		out = out[:len(out)+n]
+		if err != nil {
+			return nil, fmt.Errorf("snapshot ends after %d bytes of %d: %w", len(out), size, err)
+		}
+	}
+	if n, err := io.ReadFull(data, make([]byte, 1)); n > 0 || err != io.EOF {
+		return nil, fmt.Errorf("snapshot goes on after %d bytes: %w", size, err)
+	}
+	return out, nil
 }
 
 // Network is one kind of transport between the nodes of a cluster.

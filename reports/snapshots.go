@@ -255,7 +255,8 @@ func (b *builder) installStages(sc *scenario) (figureView, bool) {
 	bars.Label = finding
 	return figureView{Finding: finding, Drawings: drawn(bars), Table: t,
 		Note: "Stages of the median install at the largest size. Create: state to bytes, on the leader. Transfer: between the nodes. Save and release: in the follower’s store. Restore: bytes to state. " +
-			"They may overlap with waiting in between, so that they need not add up to the whole install."}, true
+			"They may overlap with waiting in between, so that they need not add up to the whole install. " +
+			"Of a streamed snapshot create and transfer include the writing that goes on meanwhile; save is what is left of it after the last byte."}, true
 }
 
 // figureOrAbsent renders a figure in the unit of its metric.

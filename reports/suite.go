@@ -44,7 +44,7 @@ type scenarioKey struct {
 	slo                                  string
 	readRatio                            float64
 	valueBytes                           int
-	valueSize                            string
+	valueSize, snapshots                 string
 	stateBytes                           int64
 	slowDisk                             string
 	killed                               bool   // restart: the process that wrote the log was killed
@@ -101,6 +101,9 @@ func keyOf(r *result.Run) scenarioKey {
 	}
 	if r.Faults != nil {
 		k.faults = r.Faults.Timeline
+	}
+	if r.SnapshotMode != "stream" { // the default
+		k.snapshots = r.SnapshotMode
 	}
 	k.killed = r.Workload == "restart" && r.Restart != nil && r.Restart.Killed
 	return k
@@ -350,6 +353,9 @@ func (sc *scenario) title() string {
 	}
 	if sc.slowDisk != "" {
 		parts = append(parts, "slow disk "+clean(sc.slowDisk))
+	}
+	if sc.snapshots != "" {
+		parts = append(parts, clean(sc.snapshots)+" snapshots")
 	}
 	if sc.placement != "" {
 		parts = append(parts, "placement "+clean(sc.placement))

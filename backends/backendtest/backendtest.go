@@ -81,6 +81,10 @@ func cases() []testCase {
 		{rule: 3, name: "SnapshotOverConflict", run: testSnapshotOverConflict},
 		{rule: 3, name: "SnapshotWithoutSave", run: testSnapshotWithoutSave},
 		{rule: 3, name: "SnapshotDuringSave", run: testSnapshotDuringSave},
+		{rule: 3, name: "Stream", run: testStream},
+		{rule: 3, name: "StreamIsStaged", run: testStreamIsStaged},
+		{rule: 3, name: "BrokenStream", run: testBrokenStream},
+		{rule: 3, name: "OpenSnap", run: testOpenSnap},
 		{rule: 4, name: "ReleaseKeepsRest", run: testReleaseKeepsRest},
 		{rule: 4, name: "ReleaseGivesSpaceBack", run: testReleaseGivesSpaceBack},
 		{rule: 5, name: "StateIsTheCallers", run: testStateIsTheCallers},
@@ -129,6 +133,8 @@ type env struct {
 	b      backends.Backend
 	rule   int
 	limits limits
+	// streams: snapshots are saved as streams.
+	streams bool
 	// test is the name of the test that calls Run, command what runs it in a
 	// child.
 	test    string

@@ -94,7 +94,9 @@ func (s *store) commitTo(index uint64) {
 
 func (s *store) saveSnap(sn *raftpb.Snapshot) {
 	s.Helper()
-	if err := s.s.SaveSnap(sn); err != nil {
+	if s.streams {
+		s.saveStream(sn)
+	} else if err := s.s.SaveSnap(sn); err != nil {
 		s.Fatalf("SaveSnap(index %d, %d bytes): %v; want success", sn.GetMetadata().GetIndex(), len(sn.Data), err)
 	}
 	s.o.saveSnap(sn)

@@ -3,6 +3,7 @@
 //
 //	Dir/wal/<seq>-<index>.wal   segments, each preallocated
 //	Dir/snap/<term>-<index>.snap
+//	Dir/db/<term>-<index>.snap   Data of streamed snapshots (package snapfile)
 //	Dir/LOCK
 //
 // etcd's tools open the directory: wal.Verify and wal.ReadAll at the newest of
@@ -34,9 +35,12 @@
 //   - Release deletes segments; etcd only unlocks them and has a loop that keeps
 //     the last five.
 //   - Panics of the WAL become errors.
+//   - A snapshot that is streamed (stream.go) has its Data in a file beside, as
+//     etcd's database is beside its raft snapshots: in memory it never is as one.
 package etcdwal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -82,6 +86,7 @@ var logger = zap.NewNop().WithOptions(zap.WithFatalHook(zapcore.WriteThenPanic))
 
 type storage struct {
 	walDir, snapDir string
+	dbDir           string // of streamed snapshots; made when first needed
 	snapper         *snap.Snapshotter
 	unlock          func() error
 	unlockSegment   func()
@@ -115,6 +120,7 @@ func open(opts backends.Options) (_ backends.Storage, _ backends.State, err erro
 	s := &storage{
 		walDir:        filepath.Join(opts.Dir, "wal"),
 		snapDir:       filepath.Join(opts.Dir, "snap"),
+		dbDir:         filepath.Join(opts.Dir, "db"),
 		unlock:        unlock,
 		unlockSegment: unlockSegment,
 	}
@@ -170,9 +176,16 @@ func (s *storage) Sync() error {
 // SaveSnap implements [backends.Storage]. Save goes on while the snapshot's file
 // is written.
 func (s *storage) SaveSnap(sn *raftpb.Snapshot) error {
+	if bytes.HasPrefix(sn.GetData(), inFile) {
+		return s.saveInFile(sn)
+	}
 	if err := s.do("save snapshot", func() error { return nil }); err != nil {
 		return err
 	}
+	return s.saveSnap(sn)
+}
+
+func (s *storage) saveSnap(sn *raftpb.Snapshot) error {
 	err := guard(s.snapDir, func() error {
 		if err := s.snapper.SaveSnap(sn); err != nil {
 			return err
@@ -202,7 +215,7 @@ func (s *storage) Release(sn *raftpb.Snapshot) error {
 	if err := s.do("release", func() error { return s.w.ReleaseLockTo(index) }); err != nil {
 		return err
 	}
-	if err := errors.Join(deleteSegments(s.walDir, index), deleteSnapshots(s.snapDir, index)); err != nil {
+	if err := errors.Join(deleteSegments(s.walDir, index), deleteSnapshots(s.snapDir, index), s.releaseFiles(index)); err != nil {
 		return fmt.Errorf("etcd-wal: release up to %d: %w", index, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package etcdwal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ func (s *storage) recover(segmentBytes int64) (backends.State, error) {
 	if err := s.makeSnapDir(); err != nil {
 		return backends.State{}, err
 	}
-	if err := removeUnfinished(s.walDir); err != nil {
+	if err := errors.Join(removeUnfinished(s.walDir), s.cleanFiles()); err != nil {
 		return backends.State{}, err
 	}
 	segments, err := s.segments()
@@ -148,6 +149,11 @@ func (s *storage) newestSnapshot(segments []segment, named []*walpb.Snapshot) (*
 	}
 	if err != nil {
 		return nil, nil, &backends.DamageError{File: path, Err: err}
+	}
+	if bytes.Equal(sn.GetData(), inFile) {
+		if sn, err = s.readFile(newest.GetTerm(), newest.GetIndex()); err != nil {
+			return nil, nil, err
+		}
 	}
 	return newest, sn, nil
 }

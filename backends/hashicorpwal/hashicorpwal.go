@@ -45,6 +45,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -83,6 +84,8 @@ var Backend = backends.Backend{
 // The VFS of raft-wal takes no larger files; a segment of a few KiB is sealed by
 // almost every batch.
 const minSegment, maxSegment = 16 << 10, 1<<31 - 1
+
+var _ backends.SnapshotStreamer = (*storage)(nil)
 
 type storage struct {
 	walDir, snapDir string
@@ -255,8 +258,13 @@ func (s *storage) SaveSnap(sn *raftpb.Snapshot) error {
 	if err := s.do("save snapshot", func() error { return nil }); err != nil {
 		return err
 	}
-	err := snapfile.Save(s.snapDir, sn)
-	index, term := sn.GetMetadata().GetIndex(), sn.GetMetadata().GetTerm()
+	return s.snapshotSaved(sn.GetMetadata(), snapfile.Save(s.snapDir, sn))
+}
+
+// snapshotSaved takes note of a snapshot whose file is durable, or that could not
+// be written (err).
+func (s *storage) snapshotSaved(meta *raftpb.SnapshotMetadata, err error) error {
+	index, term := meta.GetIndex(), meta.GetTerm()
 	return s.do("save snapshot", func() error {
 		if err != nil || index <= s.snap {
 			return err
@@ -267,6 +275,47 @@ func (s *storage) SaveSnap(sn *raftpb.Snapshot) error {
 		}
 		return nil
 	})
+}
+
+// StageSnap implements [backends.SnapshotStreamer]. A failure costs nothing that
+// was acknowledged: the storage goes on.
+func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
+	if err := s.do("stage a snapshot", func() error { return nil }); err != nil {
+		return nil, err
+	}
+	f, err := snapfile.Stage(s.snapDir, meta, size, data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: stage a snapshot: %w", name, err)
+	}
+	return &stagedSnap{s, f, meta}, nil
+}
+
+// stagedSnap implements [backends.StagedSnap].
+type stagedSnap struct {
+	s    *storage
+	file *snapfile.Staged
+	meta *raftpb.SnapshotMetadata
+}
+
+func (t *stagedSnap) Save() error {
+	if err := t.s.do("save snapshot", func() error { return nil }); err != nil {
+		return errors.Join(err, t.file.Discard())
+	}
+	return t.s.snapshotSaved(t.meta, t.file.Publish())
+}
+
+func (t *stagedSnap) Discard() error { return t.file.Discard() }
+
+// OpenSnap implements [backends.SnapshotStreamer].
+func (s *storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error) {
+	if err := s.do("read snapshot", func() error { return nil }); err != nil {
+		return nil, 0, err
+	}
+	data, size, err := snapfile.Open(s.snapDir, meta)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return data, size, nil
 }
 
 // Release implements [backends.Storage].

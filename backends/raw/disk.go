@@ -3,6 +3,7 @@ package raw
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,10 +32,20 @@ type disk interface {
 	syncNames() error
 
 	saveSnapshot(snap *raftpb.Snapshot) error
+	// stageSnapshot and openSnapshot are those of backends.SnapshotStreamer, for
+	// the snapshot's file alone.
+	stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (stagedFile, error)
+	openSnapshot(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error)
 	// loadSnapshot returns the newest one, nil if there is none.
 	loadSnapshot() (*raftpb.Snapshot, error)
 	// releaseSnapshots removes those below index.
 	releaseSnapshots(index uint64) error
+}
+
+// stagedFile is a snapshot's file that has no name yet.
+type stagedFile interface {
+	Publish() error
+	Discard() error
 }
 
 // file is an open segment.
@@ -115,6 +126,14 @@ func (d *osDisk) syncNames() error {
 }
 
 func (d *osDisk) saveSnapshot(snap *raftpb.Snapshot) error { return snapfile.Save(d.dir, snap) }
+
+func (d *osDisk) stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (stagedFile, error) {
+	return snapfile.Stage(d.dir, meta, size, data)
+}
+
+func (d *osDisk) openSnapshot(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error) {
+	return snapfile.Open(d.dir, meta)
+}
 
 func (d *osDisk) loadSnapshot() (*raftpb.Snapshot, error) { return snapfile.Load(d.dir) }
 

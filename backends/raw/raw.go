@@ -58,7 +58,8 @@
 //     the end, and syncs that: a torn record that was cut can never come back,
 //     not even where the next write at its place is torn as well.
 //
-// SaveSnap writes the snapshot's file first. Where the log does not hold the
+// SaveSnap writes the snapshot's file first (StageSnap, then Save of what it
+// returns, write the same file in two steps). Where the log does not hold the
 // snapshot's entry, a reset record follows, which empties the log; where a crash
 // comes between the two, Open finds the conflict and does the same. Release
 // renames or removes whole segments and only then lets their files be written.
@@ -67,6 +68,7 @@ package raw
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"go.etcd.io/raft/v3"
@@ -110,6 +112,8 @@ func parse(given map[string]string) (config, error) {
 	cfg.segment = (cfg.segment + pageBytes - 1) / pageBytes * pageBytes
 	return cfg, p.Err()
 }
+
+var _ backends.SnapshotStreamer = (*storage)(nil)
 
 // storage is an open log.
 type storage struct {
@@ -368,11 +372,15 @@ func (s *storage) SaveSnap(snap *raftpb.Snapshot) error {
 		return nil
 	}
 	// Not under the lock: a large snapshot must not hold up Save.
-	err := s.disk.saveSnapshot(snap)
+	return s.snapshotSaved(snap.GetMetadata(), s.disk.saveSnapshot(snap))
+}
 
+// snapshotSaved takes note of a snapshot whose file is durable, or that could not
+// be written (err).
+func (s *storage) snapshotSaved(meta *raftpb.SnapshotMetadata, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	index, term := snap.GetMetadata().GetIndex(), snap.GetMetadata().GetTerm()
+	index, term := meta.GetIndex(), meta.GetTerm()
 	switch {
 	case s.err != nil:
 		return s.err
@@ -386,6 +394,47 @@ func (s *storage) SaveSnap(snap *raftpb.Snapshot) error {
 		return nil
 	}
 	return s.reset(index)
+}
+
+// StageSnap implements [backends.SnapshotStreamer]. A failure costs nothing that
+// was acknowledged: the storage goes on.
+func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
+	if err := s.failure(); err != nil {
+		return nil, err
+	}
+	f, err := s.disk.stageSnapshot(meta, size, data)
+	if err != nil {
+		return nil, fmt.Errorf("raw: stage a snapshot: %w", err)
+	}
+	return &stagedSnap{s, f, meta}, nil
+}
+
+// stagedSnap implements [backends.StagedSnap].
+type stagedSnap struct {
+	s    *storage
+	file stagedFile
+	meta *raftpb.SnapshotMetadata
+}
+
+func (t *stagedSnap) Save() error {
+	if err := t.s.failure(); err != nil {
+		return errors.Join(err, t.file.Discard())
+	}
+	return t.s.snapshotSaved(t.meta, t.file.Publish())
+}
+
+func (t *stagedSnap) Discard() error { return t.file.Discard() }
+
+// OpenSnap implements [backends.SnapshotStreamer].
+func (s *storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error) {
+	if err := s.failure(); err != nil {
+		return nil, 0, err
+	}
+	data, size, err := s.disk.openSnapshot(meta)
+	if err != nil {
+		return nil, 0, fmt.Errorf("raw: %w", err)
+	}
+	return data, size, nil
 }
 
 func (s *storage) failure() error {

@@ -133,12 +133,15 @@ type Run struct {
 	Groups     int               `json:"groups,omitempty"`
 	GOMAXPROCS int               `json:"gomaxprocs,omitempty"`
 	Batch      int               `json:"batch,omitempty"` // most proposals gathered into one MsgProp
-	Workload   string            `json:"workload"`
-	Load       Load              `json:"load"`
-	ReadRatio  float64           `json:"read_ratio,omitempty"`
-	ValueBytes int               `json:"value_bytes,omitempty"` // the mean, where sizes are a range
-	ValueSize  string            `json:"value_size,omitempty"`  // as given, e.g. "100-4096"
-	StateBytes int64             `json:"state_bytes,omitempty"`
+	// SnapshotMode is how snapshots were to go, "stream" or "plain"; Snapshot.Mode
+	// is how they went.
+	SnapshotMode string  `json:"snapshot_mode,omitempty"`
+	Workload     string  `json:"workload"`
+	Load         Load    `json:"load"`
+	ReadRatio    float64 `json:"read_ratio,omitempty"`
+	ValueBytes   int     `json:"value_bytes,omitempty"` // the mean, where sizes are a range
+	ValueSize    string  `json:"value_size,omitempty"`  // as given, e.g. "100-4096"
+	StateBytes   int64   `json:"state_bytes,omitempty"`
 	// SlowDisk says whose disk was made slow while the load was on, and how:
 	// "leader:+5ms" (each sync takes so much longer), "follower:stall=2s/10s" (it
 	// stands still for 2s of every 10s). The node keeps it when the lead moves.
@@ -244,8 +247,15 @@ type Stages struct {
 
 // Snapshot is one snapshot from creation to the follower that restored it. A
 // stage that did not happen is absent.
+//
+// Of a streamed one (Mode "stream") the stages overlap: storages write while the
+// state machine encodes and while the transport carries. They are cut at the last
+// byte: Create ends when the state machine has given it, Transfer when the
+// follower has it, and Save is what is left of writing then, the sync and the
+// publication.
 type Snapshot struct {
 	Bytes    int64         `json:"bytes"`
+	Mode     string        `json:"mode,omitempty"`       // how it went: "stream" or "plain"
 	Create   time.Duration `json:"create_ns,omitzero"`   // state machine → bytes, on the leader
 	Transfer time.Duration `json:"transfer_ns,omitzero"` // handed to the transport → received
 	Save     time.Duration `json:"save_ns,omitzero"`     // SaveSnap on the follower

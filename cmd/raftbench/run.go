@@ -34,6 +34,7 @@ import (
 // runFlags are the flags of `raftbench run` as they were given.
 type runFlags struct {
 	backends, transport, loop, load, workload string
+	snapshot                                  string
 	valueSize, stateSize, dir, out            string
 	nodes, repeats, batch, gomaxprocs         int
 	groups                                    int
@@ -122,6 +123,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.thresholds, "threshold", nil, "demand, e.g. 'etcd-wal:save.p99<5ms'; repeatable; exit code 99 where it is missed")
 	fl.IntVar(&f.batch, "batch", 512, "most proposals gathered into one MsgProp; 1 proposes one by one")
 	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes; cores for mem)")
+	fl.StringVar(&f.snapshot, "snapshot", "stream", "how snapshots travel: stream (in chunks, where the backend can) or plain (as one slice in memory)")
 	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 0, "entries between two snapshots (default 100000)")
 	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
 	fl.StringVar(&f.slowDisk, "slow-disk", "none", "one node's disk: leader:+5ms or follower:+5ms (each sync takes so much longer), leader:stall=2s/10s (it stands still for 2s of every 10s)")
@@ -145,7 +147,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Seed: f.seed,
 		Groups: f.groups, SeparateGroups: f.groupStorage == "separate",
-		GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
+		Snapshots: node.SnapshotMode(f.snapshot), GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
 		CPUProfile: f.cpuProfile, ExecTrace: f.execTrace, Faults: f.faults,
 	}
 	if s.Transport == "" && s.Placement != bench.PlacementInProcess {

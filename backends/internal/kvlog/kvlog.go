@@ -65,10 +65,8 @@ type Op struct {
 	Key, Value, End []byte
 }
 
-// Engine is an ordered key-value store as this package needs it. Iterate is
-// called before the first Commit, or, under a [Shared], for keys that no Commit
-// touches meanwhile. Commit and Sync may be called by several goroutines at the
-// same time.
+// Engine is an ordered key-value store as this package needs it. Its methods but
+// Close may be called by several goroutines at the same time.
 //
 // After an error of Commit or Sync no other call than Close follows.
 type Engine interface {
@@ -130,6 +128,7 @@ type Storage struct {
 	lastGen uint64       // the highest generation that was ever used
 	current snapRecord   // the zero record if there is no snapshot
 	stale   []snapRecord // replaced, and to be deleted by Release
+	pins    pins         // what is being read
 
 	// mu guards the log.
 	mu      sync.Mutex

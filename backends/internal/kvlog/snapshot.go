@@ -21,30 +21,32 @@ func (s *Storage) SaveSnap(snap *raftpb.Snapshot) error {
 	if snap.GetMetadata().GetIndex() < s.current.metadata.GetIndex() {
 		return nil
 	}
-	r := snapRecord{
-		gen:        s.lastGen + 1,
-		bytes:      uint64(len(snap.Data)),
-		chunkBytes: uint32(s.cfg.ChunkBytes),
-		hasData:    snap.Data != nil,
-		metadata:   snap.GetMetadata(),
-	}
-	s.lastGen = r.gen
-	for first := uint32(0); first < r.chunks(); {
-		next := min(first+uint32(s.cfg.ChunksPerBatch), r.chunks())
-		if err := s.saveChunks(r, first, next, snap.Data); err != nil {
+	r := s.newGeneration(snap.GetMetadata(), uint64(len(snap.Data)))
+	r.hasData = snap.Data != nil
+	step := s.cfg.ChunksPerBatch * s.cfg.ChunkBytes
+	for first, data := uint32(0), snap.Data; len(data) > 0; first += uint32(s.cfg.ChunksPerBatch) {
+		n := min(step, len(data))
+		if err := s.saveChunks(r, first, data[:n]); err != nil {
 			return err
 		}
-		first = next
+		data = data[n:]
 	}
 	return s.makeCurrent(r)
 }
 
-// saveChunks commits the chunks from first to before next.
-func (s *Storage) saveChunks(r snapRecord, first, next uint32, data []byte) error {
+// newGeneration is the record of a snapshot that is about to be written; snapMu
+// is held.
+func (s *Storage) newGeneration(meta *raftpb.SnapshotMetadata, bytes uint64) snapRecord {
+	s.lastGen++
+	return snapRecord{gen: s.lastGen, bytes: bytes, chunkBytes: uint32(s.cfg.ChunkBytes), hasData: true, metadata: meta}
+}
+
+// saveChunks commits the chunks from first on, which hold data.
+func (s *Storage) saveChunks(r snapRecord, first uint32, data []byte) error {
 	var ops []Op
-	for i := first; i < next; i++ {
-		from := uint64(i) * uint64(r.chunkBytes)
-		part := data[from:min(from+uint64(r.chunkBytes), r.bytes)]
+	for i := first; len(data) > 0; i++ {
+		part := data[:min(len(data), int(r.chunkBytes))]
+		data = data[len(part):]
 		b := appendChunk(make([]byte, 0, chunkKeySize+len(part)+crcSize), r.gen, i, part)
 		ops = append(ops, Op{Key: b[:chunkKeySize], Value: b[chunkKeySize:]})
 	}
@@ -136,12 +138,18 @@ func (s *Storage) Release(snap *raftpb.Snapshot) error {
 	if err := s.releaseEntries(index); err != nil {
 		return err
 	}
-	for len(s.stale) > 0 {
-		if err := s.dropChunks(s.stale[0]); err != nil {
+	var kept []snapRecord
+	for i, r := range s.stale {
+		if s.pins.held(r.gen) {
+			kept = append(kept, r) // for the next Release, or the next Open
+			continue
+		}
+		if err := s.dropChunks(r); err != nil {
+			s.stale = append(kept, s.stale[i:]...)
 			return err
 		}
-		s.stale = s.stale[1:]
 	}
+	s.stale = kept
 	if s.cfg.Released != nil {
 		s.cfg.Released()
 	}

@@ -10,10 +10,11 @@
 //	0       8     "RBSNAP1\n"
 //	8       4     CRC-32C of everything after it, little endian
 //	12      8     length of the body, little endian
-//	20      n     raftpb.Snapshot, protobuf
+//	20      n     raftpb.Snapshot, protobuf, its Data first
 package snapfile
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,39 +42,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Save stores snap in dir. When it returns, snap survives a power cut; an older
 // snapshot is untouched. Calls may run at the same time as each other and as
 // Release.
-func Save(dir string, snap *raftpb.Snapshot) (err error) {
-	b, err := encode(snap)
+func Save(dir string, snap *raftpb.Snapshot) error {
+	size := int64(len(snap.GetData()))
+	if snap.GetData() == nil {
+		size = noData
+	}
+	staged, err := stage(dir, snap.GetMetadata(), size, bytes.NewReader(snap.GetData()))
 	if err != nil {
-		return fmt.Errorf("encode snapshot %d: %w", snap.GetMetadata().GetIndex(), err)
+		return err
 	}
-	f, err := os.CreateTemp(dir, tmpPattern)
-	if err != nil {
-		return fmt.Errorf("create a snapshot file: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if err := writeAndSync(f, b); err != nil {
-		return fmt.Errorf("write snapshot %d: %w", snap.GetMetadata().GetIndex(), err)
-	}
-	path := filepath.Join(dir, name(snap.GetMetadata().GetTerm(), snap.GetMetadata().GetIndex()))
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("publish snapshot: %w", err)
-	}
-	if err := syncDir(dir); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
-}
-
-func writeAndSync(f *os.File, b []byte) error {
-	_, err := f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return staged.Publish()
 }
 
 func syncDir(dir string) error {
@@ -94,15 +72,12 @@ func Load(dir string) (*raftpb.Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for snapshots: %w", err)
 	}
+	if err := clean(dir, files); err != nil {
+		return nil, err
+	}
 	var newest string
 	var newestIndex, newestTerm uint64
 	for _, f := range files {
-		if strings.HasSuffix(f.Name(), suffix+".tmp") {
-			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
-				return nil, fmt.Errorf("remove an unfinished snapshot: %w", err)
-			}
-			continue
-		}
 		term, index, ok := parseName(f.Name())
 		if ok && (index > newestIndex || index == newestIndex && term > newestTerm) {
 			newest, newestIndex, newestTerm = f.Name(), index, term
@@ -111,13 +86,41 @@ func Load(dir string) (*raftpb.Snapshot, error) {
 	if newest == "" {
 		return nil, nil
 	}
-	path := filepath.Join(dir, newest)
+	return Read(dir, newestTerm, newestIndex)
+}
+
+// Clean removes what a crash left half-written. It must not run at the same time
+// as Save or Stage.
+func Clean(dir string) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("look for snapshots: %w", err)
+	}
+	return clean(dir, files)
+}
+
+func clean(dir string, files []os.DirEntry) error {
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), suffix+".tmp") {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+			return fmt.Errorf("remove an unfinished snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+// Read returns one snapshot, whose Data is in memory. A file that cannot be read
+// back is a *[backends.DamageError].
+func Read(dir string, term, index uint64) (*raftpb.Snapshot, error) {
+	path := filepath.Join(dir, name(term, index))
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	snap, err := decode(b)
-	if err == nil && (snap.GetMetadata().GetIndex() != newestIndex || snap.GetMetadata().GetTerm() != newestTerm) {
+	if err == nil && (snap.GetMetadata().GetIndex() != index || snap.GetMetadata().GetTerm() != term) {
 		err = fmt.Errorf("the file holds index %d, term %d", snap.GetMetadata().GetIndex(), snap.GetMetadata().GetTerm())
 	}
 	if err != nil {
@@ -155,19 +158,7 @@ func parseName(s string) (term, index uint64, ok bool) {
 	return term, index, s == name(term, index)
 }
 
-func encode(snap *raftpb.Snapshot) ([]byte, error) {
-	b := make([]byte, headerSize, headerSize+proto.Size(snap))
-	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, snap)
-	if err != nil {
-		return nil, err
-	}
-	copy(b, magic)
-	binary.LittleEndian.PutUint64(b[crcOffset+4:], uint64(len(b)-headerSize))
-	binary.LittleEndian.PutUint32(b[crcOffset:], crc32.Checksum(b[crcOffset+4:], castagnoli))
-	return b, nil
-}
-
-// decode is the inverse of encode. The snapshot may alias b.
+// decode reads a whole file. The Data of the snapshot aliases b.
 func decode(b []byte) (*raftpb.Snapshot, error) {
 	if len(b) < headerSize || string(b[:crcOffset]) != magic {
 		return nil, fmt.Errorf("not a snapshot file (%d bytes, or another format)", len(b))
@@ -178,12 +169,30 @@ func decode(b []byte) (*raftpb.Snapshot, error) {
 	if got, want := crc32.Checksum(b[crcOffset+4:], castagnoli), binary.LittleEndian.Uint32(b[crcOffset:]); got != want {
 		return nil, fmt.Errorf("checksum is %08x, the header says %08x", got, want)
 	}
-	snap := &raftpb.Snapshot{}
-	if err := proto.Unmarshal(b[headerSize:], snap); err != nil {
+	snap, err := decodeBody(b[headerSize:])
+	if err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
 	if snap.GetMetadata().GetIndex() == 0 {
 		return nil, errors.New("the snapshot has no index")
 	}
+	return snap, nil
+}
+
+// decodeBody is proto.Unmarshal without the copy of Data that it makes.
+func decodeBody(b []byte) (*raftpb.Snapshot, error) {
+	snap := &raftpb.Snapshot{}
+	size, head := dataField(b)
+	if size == noData {
+		return snap, proto.Unmarshal(b, snap)
+	}
+	if size > int64(len(b)-head) {
+		return nil, fmt.Errorf("%d bytes of data do not fit in %d", size, len(b)-head)
+	}
+	end := head + int(size)
+	if err := proto.Unmarshal(b[end:], snap); err != nil {
+		return nil, err
+	}
+	snap.Data = b[head:end:end]
 	return snap, nil
 }

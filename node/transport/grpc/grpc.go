@@ -71,6 +71,8 @@ type Options struct {
 	MaxBytes    int64
 	// MaxMessageBytes bounds one message, at both ends.
 	MaxMessageBytes int
+	// MaxSnapshotBytes bounds the data of a snapshot, at both ends.
+	MaxSnapshotBytes int64
 }
 
 // Network is the nodes of this process and the way to those elsewhere.
@@ -95,6 +97,9 @@ func New(opts Options) *Network {
 	}
 	if opts.MaxMessageBytes <= 0 {
 		opts.MaxMessageBytes = DefaultMaxMessageBytes
+	}
+	if opts.MaxSnapshotBytes <= 0 {
+		opts.MaxSnapshotBytes = DefaultMaxSnapshotBytes
 	}
 	n := &Network{opts: opts, addrs: make(map[uint64]string), nodes: make(map[uint64]*transport)}
 	maps.Copy(n.addrs, opts.Peers)

@@ -233,7 +233,7 @@ func TestMalformed(t *testing.T) {
 		{"no such method", "/raftbench.Transport/Other", nil, codes.Unimplemented},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			addr, taken := serve(t, Options{MaxMessageBytes: limit})
+			addr, taken := serve(t, Options{MaxMessageBytes: limit, MaxSnapshotBytes: limit})
 			md := []string{keyCluster, "", keyTo, "1"}
 			if err := call(t, addr, c.method, insecure.NewCredentials(), md, c.frames...); status.Code(err) != c.want {
 				t.Errorf("the call ended with %v, want %v", err, c.want)
@@ -247,7 +247,7 @@ func TestMalformed(t *testing.T) {
 
 // The sender too keeps to the limit, and says what it dropped.
 func TestSendTooLarge(t *testing.T) {
-	n := New(Options{MaxMessageBytes: 1 << 10})
+	n := New(Options{MaxMessageBytes: 1 << 10, MaxSnapshotBytes: 1 << 10})
 	defer n.Close()
 	r := &reports{counter: new(counter), failed: make(chan struct{}, 1), unreachable: make(chan struct{}, 1)}
 	tr, err := n.Join(1, r)

@@ -1,14 +1,17 @@
 package grpc
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -30,6 +33,8 @@ type peer struct {
 	t     *transport
 	id    uint64
 	lanes [3]*lane // by laneOf; started when first used
+
+	streams atomic.Int32 // snapshots of SendSnapshot under way
 
 	mu     sync.Mutex
 	closed bool
@@ -285,43 +290,50 @@ func (s *stream) watch() {
 
 // sendSnapshot makes one call and reports how it ended.
 func (l *lane) sendSnapshot(m *raftpb.Message) {
-	t := l.p.t
-	err := l.callSnapshot(m)
+	if m.Snapshot == nil {
+		l.p.snapshotEnded(errors.New("grpc transport: a MsgSnap without snapshot"))
+		return
+	}
+	data := m.Snapshot.Data
+	m.Snapshot.Data = nil // m is this transport's own copy
+	l.p.snapshotEnded(l.p.callSnapshot(m, bytes.NewReader(data), int64(len(data))))
+}
+
+// snapshotEnded tells the node how the sending of a MsgSnap ended.
+func (p *peer) snapshotEnded(err error) {
 	switch {
-	case t.closing.Load():
+	case p.t.closing.Load():
 	case err != nil:
-		t.drop(l.p.id, raftpb.MsgSnap)
+		p.t.drop(p.id, raftpb.MsgSnap)
 	default:
-		t.reports.Snapshot(l.p.id, raft.SnapshotFinish)
+		p.t.reports.Snapshot(p.id, raft.SnapshotFinish)
 	}
 }
 
-func (l *lane) callSnapshot(m *raftpb.Message) error {
-	if m.Snapshot == nil {
-		return errors.New("grpc transport: a MsgSnap without snapshot")
-	}
-	if len(m.Snapshot.Data) > l.p.t.net.opts.MaxMessageBytes {
+// callSnapshot returns when the peer's node has taken the snapshot, or refused it.
+func (p *peer) callSnapshot(m *raftpb.Message, data io.Reader, size int64) error {
+	if size > p.t.net.opts.MaxSnapshotBytes {
 		return errTooLarge
 	}
-	conn, err := l.p.client()
+	conn, err := p.client()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(l.p.callContext())
+	ctx, cancel := context.WithCancel(p.callContext())
 	defer cancel()
 	cs, err := conn.NewStream(ctx, &serviceDesc.Streams[1], methodSnapshot)
 	if err != nil {
-		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", l.p.id, err)
+		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", p.id, err)
 	}
-	if err := sendSnapshot(m, func(f *frame) error { return cs.SendMsg(f) }); err != nil {
-		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", l.p.id, err)
+	if err := sendSnapshot(m, data, size, func(f *frame) error { return cs.SendMsg(f) }); err != nil {
+		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", p.id, err)
 	}
 	if err := cs.CloseSend(); err != nil {
-		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", l.p.id, err)
+		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", p.id, err)
 	}
 	var f frame
 	if err := cs.RecvMsg(&f); err != nil {
-		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", l.p.id, err)
+		return fmt.Errorf("grpc transport: send a snapshot to node %d: %w", p.id, err)
 	}
 	f.in.Free()
 	return nil

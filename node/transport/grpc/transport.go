@@ -3,7 +3,6 @@ package grpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -51,8 +50,9 @@ type transport struct {
 }
 
 var (
-	_ node.Transport     = (*transport)(nil)
-	_ node.StatsReporter = (*transport)(nil)
+	_ node.Transport      = (*transport)(nil)
+	_ node.SnapshotSender = (*transport)(nil)
+	_ node.StatsReporter  = (*transport)(nil)
 )
 
 func newTransport(n *Network, id uint64, r node.Receiver, l net.Listener) *transport {
@@ -90,21 +90,53 @@ func (t *transport) Send(msgs []*raftpb.Message) {
 		if to == raft.None || to == t.id {
 			continue
 		}
-		if t.closing.Load() || t.net.Addr(to) == "" {
-			t.drop(to, m.GetType())
-			continue
-		}
-		p := t.peers[to]
-		if p == nil {
-			p = newPeer(t, to)
-			t.peers[to] = p
-		}
-		if !p.lane(m.GetType()).put(isolate.Clone(m)) {
+		p := t.peer(to)
+		if p == nil || !p.lane(m.GetType()).put(isolate.Clone(m)) {
 			t.drop(to, m.GetType())
 			continue
 		}
 		t.sentMessages.Add(1)
 	}
+}
+
+// peer returns the way to a node, nil if there is none; the lock is held.
+func (t *transport) peer(id uint64) *peer {
+	if t.closing.Load() || t.net.Addr(id) == "" {
+		return nil
+	}
+	p := t.peers[id]
+	if p == nil {
+		p = newPeer(t, id)
+		t.peers[id] = p
+	}
+	return p
+}
+
+// SendSnapshot implements node.SnapshotSender: one call, and a goroutine of its
+// own.
+func (t *transport) SendSnapshot(m *raftpb.Message, data io.ReadCloser, size int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	to := m.GetTo()
+	if to == raft.None || to == t.id {
+		_ = data.Close() // it was not read
+		return
+	}
+	p := t.peer(to)
+	if p == nil || p.streams.Load() >= maxWaitingSnapshots {
+		_ = data.Close()
+		t.drop(to, raftpb.MsgSnap)
+		return
+	}
+	p.streams.Add(1)
+	t.sentMessages.Add(1)
+	m = isolate.Clone(m)
+	// Close holds the lock after closing is set, and waits for tasks after that.
+	t.tasks.Go(func() {
+		err := errors.Join(p.callSnapshot(m, data, size), data.Close())
+		p.streams.Add(-1)
+		p.snapshotEnded(err)
+	})
 }
 
 // drop counts a lost message and says so to the node.
@@ -219,44 +251,20 @@ func (t *transport) snapshot(st grpc.ServerStream) error {
 	if err := st.RecvMsg(&head); err != nil {
 		return err
 	}
-	m, size, err := snapshotHead(head.in.Materialize(), t.net.opts.MaxMessageBytes)
+	m, size, err := snapshotHead(head.in.Materialize(), t.net.opts.MaxSnapshotBytes)
 	head.in.Free()
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	if m.Snapshot.Data, err = recvData(st, size); err != nil {
-		return err
-	}
-	if err := t.recv.Process(st.Context(), m); err != nil {
+	data := &frameReader{recv: func(f *frame) error { return st.RecvMsg(f) }, left: size}
+	defer data.free()
+	if err := node.DeliverSnapshot(st.Context(), t.recv, m, data, size); err != nil {
+		if data.err != nil && !errors.Is(data.err, io.EOF) {
+			return data.err
+		}
 		return status.Error(codes.Aborted, err.Error())
 	}
 	return st.SendMsg(&frame{})
-}
-
-// recvData reads exactly size bytes. Memory grows with what arrives, not with what
-// was announced.
-func recvData(st grpc.ServerStream, size int) ([]byte, error) {
-	data := make([]byte, 0, min(size, 64*maxFrame))
-	for {
-		var f frame
-		err := st.RecvMsg(&f)
-		if errors.Is(err, io.EOF) && len(data) == size {
-			return data, nil
-		}
-		if err != nil {
-			return nil, status.Error(codes.DataLoss, fmt.Sprintf("snapshot ends after %d bytes of %d: %v", len(data), size, err))
-		}
-		if n := f.in.Len(); len(data)+n > size {
-			f.in.Free()
-			return nil, status.Error(codes.InvalidArgument, fmt.Sprintf("snapshot exceeds the %d bytes that it announced", size))
-		} else if len(data)+n > cap(data) {
-			data = slices.Grow(data, min(max(n, len(data)), size-len(data)))
-		}
-		for _, b := range f.in {
-			data = append(data, b.ReadOnlyData()...)
-		}
-		f.in.Free()
-	}
 }
 
 // countingListener counts what its connections write.

@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -27,6 +30,9 @@ const (
 	// DefaultMaxMessageBytes is the largest message taken, encoded: 1 GiB of
 	// data and what is around it.
 	DefaultMaxMessageBytes = 1<<30 + 1<<20
+	// DefaultMaxSnapshotBytes is the most data of a snapshot that is taken; a
+	// receiver that stores it as it comes needs no memory for it.
+	DefaultMaxSnapshotBytes = 16 << 30
 )
 
 var errTooLarge = errors.New("message exceeds the limit")
@@ -192,12 +198,10 @@ func (d *decoder) feed(p []byte, emit func(*raftpb.Message) error) error {
 	return nil
 }
 
-// sendSnapshot sends a MsgSnap, the Data straight from the snapshot.
-func sendSnapshot(m *raftpb.Message, send func(*frame) error) error {
-	data := m.Snapshot.Data
-	m.Snapshot.Data = nil // m is this transport's own copy
-	size := proto.Size(m)
-	head := binary.AppendUvarint(make([]byte, 0, size+binary.MaxVarintLen64), uint64(len(data)))
+// sendSnapshot sends a MsgSnap and size bytes of data.
+func sendSnapshot(m *raftpb.Message, data io.Reader, size int64, send func(*frame) error) error {
+	length := proto.Size(m)
+	head := binary.AppendUvarint(make([]byte, 0, length+binary.MaxVarintLen64), uint64(size))
 	head, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(head, m)
 	if err != nil {
 		return fmt.Errorf("grpc transport: marshal %s: %w", m.GetType(), err)
@@ -205,12 +209,32 @@ func sendSnapshot(m *raftpb.Message, send func(*frame) error) error {
 	if err := send(&frame{out: mem.SliceBuffer(head)}); err != nil {
 		return err
 	}
-	return sendChunks(data, maxFrame, send)
+	return sendData(data, size, mem.DefaultBufferPool(), send)
+}
+
+// sendData sends size bytes in frames of which a few are in memory at a time.
+func sendData(data io.Reader, size int64, pool mem.BufferPool, send func(*frame) error) error {
+	for left := size; left > 0; {
+		buf := pool.Get(int(min(left, maxFrame)))
+		if _, err := io.ReadFull(data, *buf); err != nil {
+			pool.Put(buf)
+			return fmt.Errorf("grpc transport: read a snapshot %d bytes before its end: %w", left, err)
+		}
+		left -= int64(len(*buf))
+		if err := send(&frame{out: mem.NewBuffer(buf, pool)}); err != nil {
+			return err
+		}
+	}
+	// The reader may know only here that what it gave was wrong.
+	if n, err := io.ReadFull(data, make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		return fmt.Errorf("grpc transport: a snapshot goes on after %d bytes: %w", size, err)
+	}
+	return nil
 }
 
 // snapshotHead reads the first frame of a snapshot: the message and how many bytes
 // of Data follow.
-func snapshotHead(head []byte, limit int) (*raftpb.Message, int, error) {
+func snapshotHead(head []byte, limit int64) (*raftpb.Message, int64, error) {
 	size, n := binary.Uvarint(head)
 	if n <= 0 || size > uint64(limit) {
 		return nil, 0, fmt.Errorf("grpc transport: snapshot of %d bytes: %w", size, errTooLarge)
@@ -222,5 +246,61 @@ func snapshotHead(head []byte, limit int) (*raftpb.Message, int, error) {
 	if m.GetType() != raftpb.MsgSnap || m.Snapshot == nil {
 		return nil, 0, fmt.Errorf("grpc transport: a %s came as a snapshot", m.GetType())
 	}
-	return m, int(size), nil
+	return m, int64(size), nil
+}
+
+// frameReader reads the data of a snapshot from its frames. An error of its own
+// is a gRPC status.
+type frameReader struct {
+	recv func(*frame) error
+	left int64 // of what was announced
+	rest mem.BufferSlice
+	skip int // of rest[0]
+	err  error
+}
+
+func (r *frameReader) Read(p []byte) (n int, err error) {
+	for len(r.rest) == 0 {
+		if err := r.next(); err != nil {
+			return 0, err
+		}
+	}
+	for n < len(p) && len(r.rest) > 0 {
+		b := r.rest[0].ReadOnlyData()[r.skip:]
+		k := copy(p[n:], b)
+		n, r.skip = n+k, r.skip+k
+		if k == len(b) {
+			r.rest[0].Free()
+			r.rest, r.skip = r.rest[1:], 0
+		}
+	}
+	return n, nil
+}
+
+// next takes the next frame.
+func (r *frameReader) next() error {
+	if r.err != nil {
+		return r.err
+	}
+	var f frame
+	err := r.recv(&f)
+	if err != nil && (r.left > 0 || !errors.Is(err, io.EOF)) {
+		err = status.Error(codes.DataLoss, fmt.Sprintf("snapshot ends %d bytes early: %v", r.left, err))
+	} else if n := int64(f.in.Len()); err == nil && n > r.left {
+		f.in.Free()
+		err = status.Error(codes.InvalidArgument, fmt.Sprintf("snapshot exceeds by %d bytes what it announced", n-r.left))
+	}
+	if err != nil {
+		r.err = err
+		return err
+	}
+	r.left -= int64(f.in.Len())
+	r.rest = f.in
+	return nil
+}
+
+// free gives back what was not read.
+func (r *frameReader) free() {
+	r.rest.Free()
+	r.rest = nil
 }

@@ -127,12 +127,15 @@ type transport struct {
 	mu    sync.Mutex // held by Send
 	links map[uint64]*link
 
+	streams streams
+
 	messages, bytes, dropped atomic.Int64
 }
 
 var (
-	_ node.Transport     = (*transport)(nil)
-	_ node.StatsReporter = (*transport)(nil)
+	_ node.Transport      = (*transport)(nil)
+	_ node.SnapshotSender = (*transport)(nil)
+	_ node.StatsReporter  = (*transport)(nil)
 )
 
 func newTransport(n *Network, id uint64, r node.Receiver) *transport {
@@ -148,6 +151,7 @@ type link struct {
 	from, to *transport
 	messages atomic.Int64
 	bytes    atomic.Int64
+	streams  atomic.Int64 // snapshots under way
 }
 
 // Send implements node.Transport. Messages to node 0 and to the sender itself are
@@ -235,6 +239,7 @@ func (t *transport) Close() error {
 		t.cancel()
 		t.inbox.close()
 		t.props.close()
+		t.streams.close()
 		t.reports.Close()
 		t.net.leave(t)
 	})

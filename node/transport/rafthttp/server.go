@@ -2,6 +2,7 @@ package rafthttp
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,7 +17,6 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/snap"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // handler is etcd's, with a count of the requests for Close and of the streams
@@ -139,30 +139,39 @@ type snapshots struct {
 	mu  sync.Mutex
 }
 
-// load reads the data of a snapshot back and removes that of earlier ones. The file
-// itself stays until a later one comes: etcd's handler keeps a file that is there
-// when the same snapshot is sent again.
-func (s *snapshots) load(files *snap.Snapshotter, snapshot *raftpb.Snapshot) error {
+// open opens the data of a snapshot, removes that of earlier ones, and returns how
+// much there is. The file itself stays until a later one comes: etcd's handler
+// keeps a file that is there when the same snapshot is sent again.
+func (s *snapshots) open(files *snap.Snapshotter, index uint64) (_ *os.File, size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	index := snapshot.GetMetadata().GetIndex()
 	file, err := files.DBFilePath(index)
 	if err != nil {
-		return fmt.Errorf("rafthttp: snapshot %d: %w", index, err)
+		return nil, 0, fmt.Errorf("rafthttp: snapshot %d: %w", index, err)
 	}
-	if snapshot.Data, err = os.ReadFile(file); err != nil {
-		return fmt.Errorf("rafthttp: read the data of snapshot %d: %w", index, err)
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, 0, fmt.Errorf("rafthttp: read the data of snapshot %d: %w", index, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, 0, fmt.Errorf("rafthttp: read the data of snapshot %d: %w", index, err)
 	}
 	all, err := filepath.Glob(filepath.Join(s.dir, "*.snap.db"))
 	if err != nil {
-		return fmt.Errorf("rafthttp: list snapshots: %w", err)
+		return nil, 0, fmt.Errorf("rafthttp: list snapshots: %w", err)
 	}
-	for _, f := range all {
-		if filepath.Base(f) < filepath.Base(file) { // the index in hex, of fixed width
-			if err := os.Remove(f); err != nil {
-				return fmt.Errorf("rafthttp: remove an earlier snapshot: %w", err)
+	for _, old := range all {
+		if filepath.Base(old) < filepath.Base(file) { // the index in hex, of fixed width
+			if err := os.Remove(old); err != nil {
+				return nil, 0, fmt.Errorf("rafthttp: remove an earlier snapshot: %w", err)
 			}
 		}
 	}
-	return nil
+	return f, fi.Size(), nil
 }

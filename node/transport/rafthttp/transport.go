@@ -63,9 +63,10 @@ type transport struct {
 }
 
 var (
-	_ node.Transport     = (*transport)(nil)
-	_ node.StatsReporter = (*transport)(nil)
-	_ rafthttp.Raft      = (*raftSide)(nil)
+	_ node.Transport      = (*transport)(nil)
+	_ node.SnapshotSender = (*transport)(nil)
+	_ node.StatsReporter  = (*transport)(nil)
+	_ rafthttp.Raft       = (*raftSide)(nil)
 )
 
 // newTransport serves on l, which is its from then on, also where it fails.
@@ -167,10 +168,47 @@ func (t *transport) sendSnapshot(m *raftpb.Message) {
 	}
 	data := m.Snapshot.Data
 	m.Snapshot.Data = nil // m is this transport's own copy
+	t.post(m, io.NopCloser(bytes.NewReader(data)), int64(len(data)))
+}
+
+// SendSnapshot implements node.SnapshotSender.
+func (t *transport) SendSnapshot(m *raftpb.Message, data io.ReadCloser, size int64) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	to := m.GetTo()
+	switch {
+	case to == raft.None || to == t.id:
+		_ = data.Close() // it was not read
+	case t.closing || !t.known[to] || !t.beginSnapshot(to):
+		_ = data.Close()
+		t.drop(to, raftpb.MsgSnap)
+	default:
+		t.calls.Add(1) // Close waits until the body is closed; it has the lock before
+		t.post(isolate.Clone(m), &body{ReadCloser: data, done: t.calls.Done}, size)
+	}
+}
+
+// body is the data of a snapshot that etcd sends. etcd closes it twice.
+type body struct {
+	io.ReadCloser
+	once sync.Once
+	err  error
+	done func()
+}
+
+func (b *body) Close() error {
+	b.once.Do(func() {
+		b.err = b.ReadCloser.Close()
+		b.done()
+	})
+	return b.err
+}
+
+// post gives a MsgSnap without Data to etcd.
+func (t *transport) post(m *raftpb.Message, body io.ReadCloser, size int64) {
 	t.sentMessages.Add(1)
-	t.sentBytes.Add(int64(proto.Size(m) + len(data)))
-	body := io.NopCloser(bytes.NewReader(data))
-	msg := snap.NewMessage(m, body, int64(len(data)))
+	t.sentBytes.Add(int64(proto.Size(m)) + size)
+	msg := snap.NewMessage(m, body, size)
 	// NewMessage wraps the body so that its length is checked, but the wrapper's
 	// Close races with a Read where sending is given up (etcd 3.7.3).
 	msg.ReadCloser = body
@@ -252,11 +290,19 @@ func (r *raftSide) Process(_ context.Context, m *raftpb.Message) error {
 	}
 	defer t.calls.Done()
 	if m.GetType() == raftpb.MsgSnap && m.Snapshot != nil {
-		if err := t.inbox.load(t.etcd.Snapshotter, m.Snapshot); err != nil {
-			return err
-		}
+		return t.deliverSnapshot(m)
 	}
 	return t.recv.Process(t.ctx, m)
+}
+
+// deliverSnapshot hands on a MsgSnap with what etcd's handler has written to a
+// file.
+func (t *transport) deliverSnapshot(m *raftpb.Message) error {
+	f, size, err := t.inbox.open(t.etcd.Snapshotter, m.Snapshot.GetMetadata().GetIndex())
+	if err != nil {
+		return err
+	}
+	return errors.Join(node.DeliverSnapshot(t.ctx, t.recv, m, f, size), f.Close())
 }
 
 // IsIDRemoved lets all in; the node drops what comes from removed members.

@@ -65,6 +65,7 @@ func Cases() []Case {
 		{"ProposalLane", "a proposal that raft holds back does not hold up votes", proposalLane},
 		{"Unreachable", "what could not be delivered is reported", reportsUnreachable},
 		{"SnapshotReports", "each MsgSnap is reported exactly once, Finish when it was taken", reportsSnapshots},
+		{"SnapshotStreams", "a snapshot may be sent as a stream, which is closed and reported exactly once", streamsSnapshots},
 		{"ReportsNotFromSend", "Send does not call into the node", reportsOutsideSend},
 		{"Reconnect", "a node that left may join again, and both ways work as before", reconnects},
 		{"Close", "after Close nothing is delivered, reported or sent; closing twice is harmless", closes},

@@ -2,7 +2,9 @@ package transporttest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"sync"
@@ -118,6 +120,50 @@ func (t *bentTransport) Close() error {
 	}
 	return t.Transport.Close()
 }
+
+// bentStreams is a network that bends what it streams.
+type bentStreams struct {
+	node.Network
+	bend func(io.ReadCloser) io.ReadCloser
+}
+
+func (b bentStreams) Join(id uint64, r node.Receiver) (node.Transport, error) {
+	tr, err := b.Network.Join(id, r)
+	return bentSender{tr, b.bend}, err
+}
+
+type bentSender struct {
+	node.Transport
+	bend func(io.ReadCloser) io.ReadCloser
+}
+
+func (t bentSender) SendSnapshot(m *raftpb.Message, data io.ReadCloser, size int64) {
+	t.Transport.(node.SnapshotSender).SendSnapshot(m, t.bend(data), size)
+}
+
+// padded gives zeros in place of what its reader fails to give, half of the stream
+// that the case lets fail, as a transport would that takes no notice.
+type padded struct {
+	io.ReadCloser
+	left int
+}
+
+func (r *padded) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err == nil || errors.Is(err, io.EOF) || r.left == 0 {
+		return n, err
+	}
+	n = min(len(p), r.left)
+	clear(p[:n])
+	if r.left -= n; r.left == 0 {
+		r.ReadCloser = io.NopCloser(eof{})
+	}
+	return n, nil
+}
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // broken is a fault and how the suite must find it.
 type broken struct {
@@ -284,6 +330,12 @@ var brokenTransports = []broken{
 			}
 			return next.Process(ctx, m)
 		}})},
+	{name: "leaves a stream open", in: "SnapshotStreams", want: "the stream closed", waits: true, make: func(testing.TB) node.Network {
+		return bentStreams{mem.New(mem.Options{}), func(data io.ReadCloser) io.ReadCloser { return io.NopCloser(data) }}
+	}},
+	{name: "takes a stream that fails", in: "SnapshotStreams", want: "reported, want", make: func(testing.TB) node.Network {
+		return bentStreams{mem.New(mem.Options{}), func(data io.ReadCloser) io.ReadCloser { return &padded{data, 3 << 19} }}
+	}},
 	{name: "calls the node from Send", in: "ReportsNotFromSend", want: "does not return", waits: true, make: bend(bent{
 		send: func(next *bentTransport, msgs []*raftpb.Message) { next.recv.ReportUnreachable(msgs[0].GetTo()) }})},
 	{name: "keeps delivering to an earlier life", in: "Reconnect", want: "not within", waits: true, make: func(testing.TB) node.Network {

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+var _ StreamingStateMachine = (*KV)(nil)
+
+// StreamSnapshot implements [StreamingStateMachine]. The capture copies the table
+// of values, not the values.
+func (kv *KV) StreamSnapshot() (data io.Reader, size int64) {
+	frozen := kv.freeze()
+	r := &kvReader{values: frozen.values}
+	r.head = frozen.appendHeader(r.scratch[:0])
+	return r, frozen.encodedSize()
+}
+
+// kvReader is the encoding of a state, made as it is read.
+type kvReader struct {
+	values     [][]byte
+	next       int    // of values
+	head, body []byte // what is left of the header and of the value under way
+	scratch    [kvHeaderSize]byte
+	sum        uint32
+	summed     bool // the checksum is in head, or was
+}
+
+func (r *kvReader) Read(p []byte) (n int, err error) {
+	from := 0 // what of p is not in sum yet
+	for n < len(p) {
+		switch {
+		case len(r.head) > 0:
+			k := copy(p[n:], r.head)
+			r.head, n = r.head[k:], n+k
+		case len(r.body) > 0:
+			k := copy(p[n:], r.body)
+			r.body, n = r.body[k:], n+k
+		case r.nextItem():
+		case !r.summed:
+			r.sum = crc32.Update(r.sum, castagnoli, p[from:n])
+			from, r.summed = n, true
+			r.head = binary.LittleEndian.AppendUint32(r.scratch[:0], r.sum)
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+	if !r.summed {
+		r.sum = crc32.Update(r.sum, castagnoli, p[from:n])
+	}
+	return n, nil
+}
+
+// nextItem makes the next key in use the one under way.
+func (r *kvReader) nextItem() bool {
+	for r.next < len(r.values) {
+		key, data := r.next, r.values[r.next]
+		r.values[key] = nil // may be freed when it was read
+		r.next++
+		if data != nil {
+			r.head = appendItemHeader(r.scratch[:0], uint64(key), len(data))
+			r.body = data
+			return true
+		}
+	}
+	return false
+}
+
+// restoreBuffer is how much of a stream is read at a time.
+const restoreBuffer = 256 << 10
+
+// RestoreStream implements [StreamingStateMachine]. Each value gets memory of its
+// own, so that an overwritten one is freed; the old state is given up first.
+func (kv *KV) RestoreStream(data io.Reader, size int64) error {
+	*kv = KV{values: make([][]byte, 1)}
+	r := &summedReader{r: bufio.NewReaderSize(data, restoreBuffer), left: size - 4}
+	var head [kvHeaderSize]byte
+	if err := r.read(head[:]); err != nil {
+		return fmt.Errorf("restore state: %w", err)
+	}
+	if string(head[:8]) != kvMagic {
+		return fmt.Errorf("restore state: %d bytes are not a snapshot of this state machine", size)
+	}
+	next, err := decodeHeader(head[:])
+	if err != nil {
+		return err
+	}
+	for r.left > 0 {
+		if err := next.readItem(r); err != nil {
+			return fmt.Errorf("restore state: %w", err)
+		}
+	}
+	want := r.sum
+	if _, err := io.ReadFull(r.r, head[:4]); err != nil {
+		return fmt.Errorf("restore state: read the checksum: %w", err)
+	}
+	if sum := binary.LittleEndian.Uint32(head[:]); sum != want {
+		return fmt.Errorf("restore state: checksum %08x of %d bytes, want %08x", want, size-4, sum)
+	}
+	if n, err := r.r.Read(head[:1]); n > 0 || !errors.Is(err, io.EOF) {
+		return fmt.Errorf("restore state: the stream goes on after %d bytes: %w", size, err)
+	}
+	*kv = *next
+	return nil
+}
+
+// readItem reads one key and its value.
+func (kv *KV) readItem(r *summedReader) error {
+	head := r.item[:]
+	if err := r.read(head); err != nil {
+		return err
+	}
+	key, size := binary.LittleEndian.Uint64(head), int64(binary.LittleEndian.Uint32(head[8:]))
+	if key >= uint64(len(kv.values)) || size > r.left {
+		return fmt.Errorf("value of key %d with %d bytes does not fit", key, size)
+	}
+	value := make([]byte, size)
+	if err := r.read(value); err != nil {
+		return err
+	}
+	kv.put(key, value)
+	return nil
+}
+
+// summedReader keeps the checksum of what it read, and how much is left before
+// the checksum.
+type summedReader struct {
+	r    *bufio.Reader
+	left int64
+	sum  uint32
+	item [kvItemHeader]byte
+}
+
+func (r *summedReader) read(p []byte) error {
+	if int64(len(p)) > r.left {
+		return fmt.Errorf("%d bytes left over, want %d", r.left, len(p))
+	}
+	if _, err := io.ReadFull(r.r, p); err != nil {
+		return fmt.Errorf("%d bytes before the end: %w", r.left, err)
+	}
+	r.left -= int64(len(p))
+	r.sum = crc32.Update(r.sum, castagnoli, p)
+	return nil
+}

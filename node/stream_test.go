@@ -1,0 +1,212 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/node"
+	"github.com/raftbench/raftbench/node/transport/mem"
+)
+
+// keptStreams is a kept that takes streams.
+type keptStreams struct{ *kept }
+
+func (k *keptStreams) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
+	b, err := io.ReadAll(iotest.HalfReader(data))
+	if err == nil && int64(len(b)) != size {
+		err = fmt.Errorf("%d bytes, announced were %d", len(b), size)
+	}
+	k.staged.Add(1)
+	return &keptStaged{k, &raftpb.Snapshot{Metadata: meta, Data: b}}, err
+}
+
+type keptStaged struct {
+	k    *keptStreams
+	snap *raftpb.Snapshot
+}
+
+func (s *keptStaged) Save() error {
+	s.k.staged.Add(-1)
+	s.k.streamed.Add(1)
+	return s.k.SaveSnap(s.snap)
+}
+
+func (s *keptStaged) Discard() error {
+	s.k.staged.Add(-1)
+	return nil
+}
+
+func (k *keptStreams) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	snap := k.state.Snapshot
+	if snap.GetMetadata().GetIndex() != meta.GetIndex() {
+		return nil, 0, errors.New("it is gone")
+	}
+	k.open.Add(1)
+	return &keptReader{bytes.NewReader(snap.Data), k}, int64(len(snap.Data)), nil
+}
+
+type keptReader struct {
+	io.Reader
+	k *keptStreams
+}
+
+func (r *keptReader) Close() error {
+	r.k.open.Add(-1)
+	return nil
+}
+
+func (c *counted) RestoreStream(data io.Reader, size int64) error {
+	defer c.note()
+	return c.KV.RestoreStream(data, size)
+}
+
+// streamCounts are what a keptStreams saw.
+type streamCounts struct {
+	staged, open atomic.Int64 // now
+	streamed     atomic.Int64 // snapshots saved
+}
+
+// TestStreamSnapshot brings back a follower that lost everything, between nodes
+// of which all, or one end only, stream their snapshots.
+func TestStreamSnapshot(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		from, to  bool
+		transport func() node.Network
+	}{
+		{"Both", true, true, func() node.Network { return mem.New(mem.Options{}) }},
+		{"SenderOnly", true, false, func() node.Network { return mem.New(mem.Options{}) }},
+		{"ReceiverOnly", false, true, func() node.Network { return mem.New(mem.Options{}) }},
+		{"WholeMessages", true, true, func() node.Network { return plainNetwork{mem.New(mem.Options{})} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			loops(t, func(t *testing.T, loop node.LoopKind) {
+				g := streamGroup(t, loop, c.transport(), c.from, c.to)
+				g.bringBack(3)
+				streams := c.to && c.name != "WholeMessages"
+				if got := g.disks[3].streamed.Load() > 0; c.to && c.from && got != streams {
+					t.Errorf("the follower saved a stream: %v, want %v", got, streams)
+				}
+				for id, disk := range g.disks {
+					g.stop(id)
+					if staged, open := disk.staged.Load(), disk.open.Load(); staged != 0 || open != 0 {
+						t.Errorf("node %d left %d staged and %d open snapshots", id, staged, open)
+					}
+				}
+			})
+		})
+	}
+}
+
+// plainNetwork hides that its transports take streams.
+type plainNetwork struct{ node.Network }
+
+func (n plainNetwork) Join(id uint64, r node.Receiver) (node.Transport, error) {
+	t, err := n.Network.Join(id, r)
+	return struct{ node.Transport }{t}, err
+}
+
+// streamGroup is three nodes; from says whether 1 and 2 stream, to whether 3 does.
+func streamGroup(t *testing.T, loop node.LoopKind, net node.Network, from, to bool) *group {
+	g := &group{t: t, loop: loop, net: net, peers: []uint64{1, 2, 3}, nodes: map[uint64]*node.Node{},
+		disks: map[uint64]*kept{}, kvs: map[uint64]*counted{}, streams: map[uint64]bool{1: from, 2: from, 3: to}}
+	for _, id := range g.peers {
+		g.disks[id] = &kept{}
+		g.start(id, false)
+		want := node.SnapshotPlain
+		if g.streams[id] {
+			want = node.SnapshotStream
+		}
+		if got := g.nodes[id].Snapshots(); got != want {
+			t.Fatalf("node %d: snapshots go the way %q, want %q", id, got, want)
+		}
+	}
+	g.cleanup()
+	return g
+}
+
+// bringBack stops a node, compacts the log past it, and starts it again.
+func (g *group) bringBack(gone uint64) {
+	g.t.Helper()
+	g.leader()
+	g.propose(1, 51)
+	g.settled(50)
+	g.stop(gone)
+	lead := g.leader()
+	g.propose(51, 301)
+	g.until("applied", func() bool { return lead.Status().Applied >= 300 })
+	g.until("compacted", func() bool {
+		err := lead.Snapshot(context.Background(), 0)
+		if err != nil && !errors.Is(err, node.ErrSnapshotBusy) {
+			g.t.Fatal(err)
+		}
+		return err == nil
+	})
+	g.start(gone, false)
+	g.settled(300)
+	if g.disks[gone].state.Snapshot == nil {
+		g.t.Error("the follower caught up without a snapshot")
+	}
+	g.propose(301, 351)
+	g.settled(350)
+}
+
+// TestKVStream: the stream is the encoding, and restores the same state.
+func TestKVStream(t *testing.T) {
+	for _, values := range []int{0, 1, 700} {
+		kv := node.NewKV(1000)
+		kv.Fill(1, int64(values)*100, 100)
+		want, err := kv.Snapshot()()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, size := kv.StreamSnapshot()
+		if size != int64(len(want)) {
+			t.Fatalf("%d values: a stream of %d bytes, want %d", values, size, len(want))
+		}
+		if err := iotest.TestReader(data, want); err != nil {
+			t.Fatalf("%d values: %v", values, err)
+		}
+		other := node.NewKV(5)
+		if err := other.RestoreStream(iotest.HalfReader(bytes.NewReader(want)), size); err != nil {
+			t.Fatal(err)
+		}
+		if other.Hash() != kv.Hash() || other.Bytes() != kv.Bytes() || other.Keys() != kv.Keys() {
+			t.Errorf("%d values: another state was restored", values)
+		}
+	}
+}
+
+func TestKVStreamDamage(t *testing.T) {
+	kv := node.NewKV(20)
+	kv.Fill(1, 200, 20)
+	want, err := kv.Snapshot()()
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, b []byte, size int) {
+		t.Helper()
+		if node.NewKV(1).RestoreStream(bytes.NewReader(b), int64(size)) == nil {
+			t.Errorf("%s: restored", what)
+		}
+	}
+	for i := range want {
+		flipped := bytes.Clone(want)
+		flipped[i] ^= 4
+		check(fmt.Sprintf("bit flipped in byte %d", i), flipped, len(want))
+		check(fmt.Sprintf("cut to %d bytes", i), want[:i], len(want))
+		check(fmt.Sprintf("%d bytes announced", i), want, i)
+	}
+	check("one byte too many", append(bytes.Clone(want), 0), len(want))
+}
