@@ -29,9 +29,10 @@ type cluster struct {
 	slow     slowDisk
 	backlog  []int64 // operations in flight at the end of each of the last windows
 
-	before, after *usageNow  // at both ends of the measured time
-	measuring     func(bool) // hears of them; may be nil
-	elsewhere     bool       // the other nodes are; which one acknowledges is told
+	before, after *usageNow       // at both ends of the measured time
+	measuring     func(bool)      // hears of them; may be nil
+	faulted       func(LinkFault) // hears of faults of links; may be nil
+	elsewhere     bool            // the other nodes are; which one acknowledges is told
 
 	faults *faultPlay // nil: none
 	past   []*member  // lives of nodes that a fault has ended

@@ -49,6 +49,7 @@ func (s *Spec) checkFaults(check func(ok bool, format string, args ...any)) {
 		}
 		killed[0] = killed[0] || e.Fault.Kind == faulty.Kill
 		check(e.Fault.Kind != faulty.Start || killed[0], "faults: %q: no node was killed before", e)
+		check(!s.Placement.remote() || !e.Fault.OfNodes(), "faults: %q: placement %s has faults of links only", e, s.Placement)
 	}
 }
 
@@ -148,8 +149,16 @@ func (p *faultPlay) apply(f faulty.Fault, leader uint64) error {
 		}
 	default:
 		p.net.Apply(f, leader)
+		p.c.tellFault(f, leader)
 	}
 	return nil
+}
+
+// tellFault passes a fault of links on to the nodes of other processes.
+func (c *cluster) tellFault(f faulty.Fault, leader uint64) {
+	if c.faulted != nil {
+		c.faulted(LinkFault{f.String(), leader})
+	}
 }
 
 // kill stops a node without a word to its peers, and closes its storage.
@@ -187,6 +196,7 @@ func (p *faultPlay) restart(i int) error {
 // can be looked for on all of them.
 func (p *faultPlay) end(ctx context.Context) error {
 	p.net.Heal()
+	p.c.tellFault(faulty.Fault{Kind: faulty.Heal}, raft.None)
 	if err := p.apply(faulty.Fault{Kind: faulty.Start}, 0); err != nil {
 		return fmt.Errorf("faults: start the nodes again at the end: %w", err)
 	}
@@ -198,6 +208,9 @@ func (p *faultPlay) end(ctx context.Context) error {
 
 // leader is the node that leads, 0 where none is known to.
 func (p *faultPlay) leader() uint64 {
+	if p.c.elsewhere { // as far as the only node here knows
+		return p.c.members[0].node.Status().Lead
+	}
 	for _, m := range p.c.members {
 		if m == p.c.o.proposer.Load() && !m.down && m.node.Status().IsLeader {
 			return m.id

@@ -11,6 +11,7 @@ import (
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/node"
+	"github.com/raftbench/raftbench/node/transport/faulty"
 )
 
 // Member is one node of a run whose other nodes are in other processes. Whoever
@@ -34,13 +35,18 @@ type Member struct {
 // changed until Stop. The network is closed by Stop, also after an error.
 func StartMember(one One, id uint64, dir string, network node.Network) (*Member, error) {
 	// Whoever sends the run may not have files made where the node is.
-	one.CPUProfile, one.ExecTrace, one.Faults = "", "", ""
+	one.CPUProfile, one.ExecTrace = "", ""
 	payloads, _, err := one.payloads()
 	if err != nil {
 		return nil, errors.Join(err, network.Close())
 	}
-	c := newCluster(one, payloads, network, &tally{})
+	c := newCluster(one, payloads, nil, &tally{})
 	c.elsewhere = true
+	play, faulted, err := newFaultPlay(c, network)
+	if err != nil {
+		return nil, errors.Join(err, network.Close())
+	}
+	c.faults, c.net.Network = play, faulted
 	m := &Member{c: c, local: &member{id: id, dir: dir, hostDir: dir}}
 	procs := one.GOMAXPROCS
 	if procs == 0 {
@@ -87,12 +93,13 @@ func (m *Member) Campaign(ctx context.Context) error {
 }
 
 // Load makes this node the one that acknowledges, and runs the load on it: warm-up,
-// measured time, drain. measuring hears when the measured time begins and ends; it
-// must not block. What the run costs is not in it: see [Member.Part]. Should
+// measured time, drain. The other nodes must be told what it tells: when the measured
+// time begins and ends ([Member.Measure]), and the faults of links of the timeline
+// ([Member.Fault]); measuring and faulted must not block. What the run costs is not in it: see [Member.Part]. Should
 // leadership move meanwhile, the node forwards proposals to the new leader.
-func (m *Member) Load(ctx context.Context, report func(Progress), measuring func(bool)) (result.Run, error) {
+func (m *Member) Load(ctx context.Context, report func(Progress), measuring func(bool), faulted func(LinkFault)) (result.Run, error) {
 	m.c.o.proposer.Store(m.local)
-	m.c.measuring = measuring
+	m.c.measuring, m.c.faulted = measuring, faulted
 	run := m.c.one.Header()
 	run.GOMAXPROCS = runtime.GOMAXPROCS(0)
 	err := m.c.measure(ctx, &run, func(p Progress) {
@@ -109,6 +116,28 @@ func (m *Member) Measure(on bool) {
 		return
 	}
 	m.c.endMeasuring()
+}
+
+// LinkFault is a fault of links of the run's timeline, and who led when it came.
+type LinkFault struct {
+	Fault  string // without a time, in the grammar of node/transport/faulty
+	Leader uint64
+}
+
+// Fault applies a fault to the links of a node without load.
+func (m *Member) Fault(f LinkFault) error {
+	if m.c.faults == nil {
+		return fmt.Errorf("node %d: the run has no timeline of faults", m.local.id)
+	}
+	tl, err := faulty.Parse("at 0s: " + f.Fault)
+	if err != nil {
+		return fmt.Errorf("node %d: %w", m.local.id, err)
+	}
+	if len(tl) != 1 || tl[0].Fault.OfNodes() {
+		return fmt.Errorf("node %d: %q is not one fault of links", m.local.id, f.Fault)
+	}
+	m.c.faults.net.Apply(tl[0].Fault, f.Leader)
+	return nil
 }
 
 // Part is what this process used in the measured time, which must have ended.

@@ -197,7 +197,6 @@ func (s *Spec) checkPlacement(check func(ok bool, format string, args ...any)) {
 		return
 	case PlacementProcess, PlacementHosts:
 		check(s.CPUProfile == "" && s.ExecTrace == "", "placement %s: profiles are of one process; use the placement in-process", s.Placement)
-		check(s.Faults == "", "placement %s: the timeline of faults needs all nodes in one process", s.Placement)
 	default:
 		check(false, "placement %q: want in-process, process or hosts", s.Placement)
 		return

@@ -38,6 +38,10 @@ const (
 	verifyDeadline = 20 * time.Minute
 )
 
+// maxTold is how much may wait to be passed on to a member: the timelines of faults
+// are shorter.
+const maxTold = 1000
+
 // loadDeadline bounds the load: the warm-up may be made twice, and what is under
 // way at the end times out.
 func loadDeadline(one bench.One) time.Duration {
@@ -92,7 +96,7 @@ func (c *coordinator) start(ctx context.Context, l launcher) error {
 		if err != nil {
 			return fmt.Errorf("start node %d: %w", id, err)
 		}
-		p.measures = make(chan bool, 2)
+		p.told = make(chan request, maxTold)
 		c.mu.Lock()
 		c.peers = append(c.peers, p)
 		c.mu.Unlock()
@@ -149,19 +153,9 @@ func (c *coordinator) event(id uint64, m message) {
 			c.progress(p)
 		}
 	case "measuring":
-		var on bool
-		if json.Unmarshal(m.Body, &on) != nil {
-			return
-		}
-		for _, p := range c.all() {
-			if p.id == id {
-				continue
-			}
-			select {
-			case p.measures <- on:
-			default: // told more than on and off: not by this program
-			}
-		}
+		pass[bool](c, id, "measure", m.Body)
+	case "faulted":
+		pass[bench.LinkFault](c, id, "fault", m.Body)
 	case "failed":
 		var why string
 		_ = json.Unmarshal(m.Body, &why) // then without a reason
@@ -169,6 +163,24 @@ func (c *coordinator) event(id uint64, m message) {
 			if p.id == id {
 				p.fail(fmt.Errorf("its node stopped: %s", why))
 			}
+		}
+	}
+}
+
+// pass has all but one member told what that one tells.
+func pass[T any](c *coordinator, from uint64, method string, body json.RawMessage) {
+	var what T
+	if json.Unmarshal(body, &what) != nil {
+		return
+	}
+	for _, p := range c.all() {
+		if p.id == from {
+			continue
+		}
+		select {
+		case p.told <- request{method, what}:
+		default:
+			p.fail(fmt.Errorf("%s: it was told more than it could be passed on", method))
 		}
 	}
 }
@@ -255,7 +267,7 @@ func (c *coordinator) load(ctx context.Context, run *result.Run) error {
 	var counting sync.WaitGroup
 	over := make(chan struct{})
 	for _, p := range c.followers() {
-		counting.Go(func() { count(ctx, p, over) })
+		counting.Go(func() { relay(ctx, p, over) })
 	}
 	c.mu.Lock()
 	c.loaded = time.Now()
@@ -271,22 +283,23 @@ func (c *coordinator) load(ctx context.Context, run *result.Run) error {
 	return err
 }
 
-// count passes on what the leader tells of the measured time, until the load is
-// over and nothing of it is left.
-func count(ctx context.Context, p *peer, over <-chan struct{}) {
+// relay passes on what the leader's process tells, in order, until the load is over
+// and nothing of it is left.
+func relay(ctx context.Context, p *peer, over <-chan struct{}) {
 	for {
-		var on bool
+		var r request
 		select {
-		case on = <-p.measures:
+		case r = <-p.told:
 		case <-over:
 			select {
-			case on = <-p.measures:
+			case r = <-p.told:
 			default:
 				return
 			}
 		}
-		if p.call(ctx, callDeadline, "measure", on, nil) != nil {
-			return // its part will be missing, too
+		if err := p.call(ctx, callDeadline, r.method, r.args, nil); err != nil {
+			p.fail(err) // it would count, or be reached, otherwise than the others
+			return
 		}
 	}
 }

@@ -158,7 +158,10 @@ func (s *member) do(ctx context.Context, method string, body json.RawMessage) (a
 	case "status":
 		return m.Status(), nil
 	case "load":
-		return m.Load(ctx, func(p bench.Progress) { s.w.tell("progress", p) }, func(on bool) { s.w.tell("measuring", on) })
+		return m.Load(ctx, func(p bench.Progress) { s.w.tell("progress", p) },
+			func(on bool) { s.w.tell("measuring", on) }, func(f bench.LinkFault) { s.w.tell("faulted", f) })
+	case "fault":
+		return nil, with(body, m.Fault)
 	case "measure":
 		return nil, with(body, func(on bool) error {
 			m.Measure(on)

@@ -17,7 +17,13 @@ type peer struct {
 	end  func() error            // ends the member and returns when nothing of it is left
 
 	advertise func(listening string) string // how others reach a transport that listens there
-	measures  chan bool                     // what is to be told it of the measured time
+	told      chan request                  // what the leader's process has the others do
+}
+
+// request is one that a member is to be sent.
+type request struct {
+	method string
+	args   any
 }
 
 // call is that of the caller, with the peer in every error. When the member ends,

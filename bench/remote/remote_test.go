@@ -289,12 +289,32 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestFaults: the timeline reaches the links of every node. What followers answer is
+// delayed where it is sent, by the followers' own processes.
+func TestFaults(t *testing.T) {
+	spec, procs := suite(t, raw.Backend)
+	const delay = 300 * time.Millisecond
+	spec.Faults, spec.Timeout = "at 100ms: delay *>1 300ms; at 500ms: heal", 10*time.Second
+	run, err := only(t, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	procs.allGone(t)
+	if f := run.Faults; f == nil || len(f.Events) != 2 || run.Verified == nil || !run.Verified.OK || len(run.Flags) > 0 && run.Flags[0] == "node_died" {
+		t.Errorf("faults %+v, verified %+v, flags %v, events %v", run.Faults, run.Verified, run.Flags, run.Events)
+	}
+	if run.Response.Max < delay {
+		t.Errorf("no operation took longer than %v, although all answers were delayed by %v", run.Response.Max, delay)
+	}
+}
+
 // TestBadPlacement: what cannot leave its process is told at once.
 func TestBadPlacement(t *testing.T) {
 	for name, change := range map[string]func(*bench.Spec){
 		"transport": func(s *bench.Spec) { s.Transport = "mem"; s.Networks = nil },
 		"workload":  func(s *bench.Spec) { s.Workload.Kind = bench.WorkloadAge },
 		"placement": func(s *bench.Spec) { s.Placement = "moon" },
+		"kill":      func(s *bench.Spec) { s.Faults = "at 100ms: kill 2" },
 	} {
 		spec, _ := suite(t, raw.Backend)
 		change(&spec)

@@ -95,7 +95,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.backends, "backends", defaultBackends, "names from 'raftbench list', each optionally with parameters: bbolt[freelist=array]")
 	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+"; a list runs each (default mem; grpc where nodes are processes)")
-	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own")
+	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own; a list runs each")
 	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites); a list runs each")
 	fl.StringVar(&f.hosts, "hosts", "", "agents that run the nodes, each on its machine: a:7400,b:7400,c:7400; see 'raftbench agent'")
 	fl.StringVar(&f.tls, "tls", "", "with --hosts: directory with ca.crt, coordinator.crt and coordinator.key")

@@ -37,7 +37,7 @@ var listed = map[string]bool{"backends": true, "state-size": true, "threshold": 
 var notInFile = map[string]bool{"hosts": true, "tls": true, "token-file": true, "file": true, "resume": true, "in-process": true, "help": true}
 
 // flagLists are the settings of varying that are lists as flags too.
-var flagLists = []string{"transport", "loop"}
+var flagLists = []string{"transport", "loop", "placement"}
 
 // maxConfigs bounds the product: a block would take days.
 const maxConfigs = 1000
