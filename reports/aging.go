@@ -101,10 +101,12 @@ func agedColumns(rows []*row) []tableColumn {
 
 // agedText is what heads that table.
 func agedText(rows []*row) string {
-	n := 0
+	n := 0 // a metric has fewer where a cycle held too few Saves for its percentile
 	for _, rw := range rows {
-		if a, ok := rw.aged(agedMetric); ok {
-			n = max(n, a.N)
+		for _, m := range agedMetrics {
+			if a, ok := rw.aged(m.json); ok {
+				n = max(n, a.N)
+			}
 		}
 	}
 	return fmt.Sprintf("With age: the median of the last %s against that of the first %d, in the run whose ratio is the median one (verdict in n of all runs)", plural(n, "cycle"), n)
@@ -128,10 +130,10 @@ func (b *builder) aged(sc *scenario, of agedFigure) (figureView, bool) {
 			}
 			c := compareCells(a.Comparison)
 			t.Rows = append(t.Rows, tableRow{b.number(rw), append([]string{rw.label, m.title}, c[0], c[1], quantity.Significant(a.Ratio)+"×", c[3], c[4], c[5], a.verdict())})
+			n = max(n, a.N)
 			if m.json != of.json {
 				continue
 			}
-			n = max(n, a.N)
 			f.Rows = append(f.Rows, chart.Effect{Name: rw.label, Style: b.of(rw), Ratio: a.Ratio, Lo: a.Lo, Hi: a.Hi, Text: quantity.Significant(a.Ratio) + "× " + a.verdict()})
 		}
 	}
