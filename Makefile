@@ -5,7 +5,7 @@ PKGS     := ./...
 # under the race detector on two cores.
 TIMEOUT  ?= 40m
 
-.PHONY: help setup test race lint bench selftest fuzz screenshots soak torture
+.PHONY: help setup test race lint bench selftest fuzz screenshots soak torture manifests
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -13,12 +13,15 @@ help: ## list the targets
 setup: ## install what the tests need (Debian: chromium, strace, fio, e2fsprogs)
 	@scripts/setup
 
-test: setup lint ## set up, then run every test under the race detector, and 30 power cuts per engine and mode without
+test: setup lint manifests ## set up, then run every test under the race detector, and 30 power cuts per engine and mode without
 	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)
 	$(GO) test -count=1 -run '^TestEngines$$' ./backends/powercut
 
 race: ## every test under the race detector, without the set-up
 	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)
+
+manifests: ## the Kubernetes manifests, against the types of k8s.io/api (a module of its own)
+	cd deploy/kubernetes/manifesttest && $(GO) test ./...
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }

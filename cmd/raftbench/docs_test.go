@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -51,15 +52,15 @@ func shellWords(line string) []string {
 	return words
 }
 
+// call is what stands before the arguments of a raftbench.
+var call = regexp.MustCompile(`^(\$ )?(sudo )?(ip netns exec \S+ )?(\./|go run \./cmd/)?raftbench `)
+
 // shellCommands are the arguments of each raftbench that a script calls.
 func shellCommands(script string) [][]string {
 	var out [][]string
 	for line := range strings.Lines(strings.ReplaceAll(script, "\\\n", " ")) {
-		line = strings.TrimPrefix(strings.TrimSpace(line), "$ ")
-		for _, program := range []string{"raftbench ", "go run ./cmd/raftbench ", "sudo raftbench ", "./raftbench "} {
-			if rest, ok := strings.CutPrefix(line, program); ok {
-				out = append(out, shellWords(rest))
-			}
+		if call := call.FindStringIndex(strings.TrimSpace(line)); call != nil {
+			out = append(out, shellWords(strings.TrimSpace(line)[call[1]:]))
 		}
 	}
 	return out
@@ -110,6 +111,9 @@ func checkRun(args []string) error {
 	cmd := &cobra.Command{}
 	f.register(cmd)
 	if err := cmd.Flags().Parse(args); err != nil {
+		return err
+	}
+	if err := f.place(cmd.Flags()); err != nil {
 		return err
 	}
 	if _, err := f.suite(cmd.Flags()); err != nil {
@@ -198,6 +202,7 @@ func TestCheckCommand(t *testing.T) {
 		"raftbench compare a":                                   "two results",
 		"raftbench measure":                                     "takes no argument",
 		"$ raftbench disk --json --dir \"/a b\" # why":          "",
+		"sudo ip netns exec a raftbench disk --speed":           "unknown flag: --speed",
 		"sudo raftbench run --backends raw \\\n--nodes 99":      "1 to 9",
 		"go run ./cmd/raftbench run --file suite.yaml > o":      "",
 		"raftbench run --threshold 'raw:save.p99<5ms' --strict": "",
@@ -210,5 +215,54 @@ func TestCheckCommand(t *testing.T) {
 		if err := checkCommand(commands[0]); want == "" && err != nil || want != "" && !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%q: error %v, want %q", line, err, want)
 		}
+	}
+}
+
+// container is a container of a Kubernetes object, as far as it is looked at here.
+type container struct {
+	Name, Image string
+	Args        []string
+}
+
+// podTemplate is an object of deploy/kubernetes that makes pods.
+type podTemplate struct {
+	Spec struct {
+		Template struct {
+			Spec struct{ Containers []container }
+		}
+	}
+}
+
+// TestManifestCommands: the Kubernetes manifests call raftbench as it is. What else
+// is in them, deploy/kubernetes/manifesttest checks.
+func TestManifestCommands(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(repoRoot, "deploy", "kubernetes", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	called := map[string]bool{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for object := range strings.SplitSeq(string(data), "\n---\n") {
+			var pods podTemplate
+			if err := yaml.Unmarshal([]byte(object), &pods); err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			for _, c := range pods.Spec.Template.Spec.Containers {
+				if c.Image != "raftbench" {
+					continue
+				}
+				called[c.Args[0]] = true
+				if err := checkCommand(c.Args); err != nil {
+					t.Errorf("%s: container %s: %v", file, c.Name, err)
+				}
+			}
+		}
+	}
+	if !called["agent"] || !called["run"] {
+		t.Errorf("the manifests call %v, want agent and run", called)
 	}
 }
