@@ -32,6 +32,15 @@ func TestSharedConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Group(Backend))
 }
 
+// TestSharedPowerCut pulls the plug on a group of a shared store and its
+// neighbours. RAFTBENCH_SHARED=1 asks for it.
+func TestSharedPowerCut(t *testing.T) {
+	if os.Getenv("RAFTBENCH_SHARED") == "" {
+		t.Skip("set RAFTBENCH_SHARED=1 to cut the power of a shared store, too")
+	}
+	backendtest.PowerCut(t, backendtest.Group(Backend), backendtest.PowerCutOptions{})
+}
+
 func TestParams(t *testing.T) {
 	for _, c := range []struct{ name, value, want string }{
 		{"memtable", "1KiB", "want a size from 64 KiB"},
