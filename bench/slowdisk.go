@@ -107,7 +107,7 @@ func (s *Spec) checkSlowDisk(check func(ok bool, format string, args ...any)) {
 		check(same == s.SlowDisk, "slow disk %+v: want a role, and either a delay or stalls", s.SlowDisk)
 	}
 	check(s.SlowDisk.Role != RoleFollower || s.Nodes >= 2, "slow disk %s: one node has no follower", s.SlowDisk)
-	check(s.SlowDisk.Every <= s.Duration, "slow disk %s: no stall falls into the %v that are measured", s.SlowDisk, s.Duration)
+	check(s.SlowDisk.Every <= s.Duration, "slow disk %s: no stall falls into the %v that are measured; measure for %v at least", s.SlowDisk, s.Duration, s.SlowDisk.Every)
 	check(!s.Placement.remote(), "slow disk %s: the nodes must be in one process, not placed as %s", s.SlowDisk, s.Placement)
 	check(s.Workload.Kind == WorkloadPropose || s.Workload.Kind == WorkloadTrace,
 		"slow disk %s: only the workloads propose and trace have one, not %s", s.SlowDisk, s.Workload)
