@@ -2,11 +2,9 @@ package raw
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -211,54 +209,4 @@ func (f *osFile) close() error {
 		return errors.Join(f.durable.Close(), f.Close())
 	}
 	return f.Close()
-}
-
-// probeWrites and probeBytes bound what sync=auto may cost: two times eight
-// writes of a page, 2 ms on a disk of the class of FACTS.
-const (
-	probeWrites = 8
-	probeBytes  = 4096
-	probeName   = "sync.probe"
-)
-
-// fasterSync measures which way to make a small overwrite durable the disk
-// prefers. dsync must win by a tenth: below that the choice would be noise, and
-// one run of a benchmark would differ from the next.
-func fasterSync(dir string) (mode string, err error) {
-	name := filepath.Join(dir, probeName)
-	defer func() { err = errors.Join(err, os.Remove(name)) }()
-	var median [2]time.Duration
-	var files [2]file
-	modes := [2]string{"fdatasync", "dsync"}
-	page := make([]byte, probeBytes)
-	for i, mode := range modes {
-		d := &osDisk{dir: dir, mode: mode}
-		f, err := d.open(probeName)
-		if err != nil {
-			return "", err
-		}
-		defer f.close()
-		files[i] = f
-	}
-	if err := files[0].writeSync(page, 0); err != nil {
-		return "", err
-	}
-	var took [2][probeWrites]time.Duration
-	for n := range probeWrites {
-		for i := range modes {
-			start := time.Now()
-			if err := files[i].writeSync(page, 0); err != nil {
-				return "", fmt.Errorf("measure %s: %w", modes[i], err)
-			}
-			took[i][n] = time.Since(start)
-		}
-	}
-	for i := range modes {
-		slices.Sort(took[i][:])
-		median[i] = took[i][probeWrites/2]
-	}
-	if median[1] < median[0]*9/10 {
-		return modes[1], nil
-	}
-	return modes[0], nil
 }
