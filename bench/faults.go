@@ -235,7 +235,12 @@ func (p *faultPlay) fill(run *result.Run) {
 		e := &p.events[i]
 		run.Events = append(run.Events, result.Event{T: e.T, Node: e.Node, Kind: "fault", Text: e.Text})
 	}
-	run.Events = append(run.Events, p.c.o.eventsFrom(p.start)...)
+	for _, e := range p.c.o.eventsFrom(p.start) {
+		run.Events = append(run.Events, e)
+		if e.Kind == "leader" {
+			run.LeaderChanges++
+		}
+	}
 	sort.SliceStable(run.Events, func(i, j int) bool { return run.Events[i].T < run.Events[j].T })
 	if len(p.events) == 0 || len(p.samples) == 0 {
 		return

@@ -239,7 +239,9 @@ func MergeOutcomes(run *result.Run, outcomes []Outcome) {
 			disk += *o.Disk
 		}
 	}
-	run.LeaderChanges = max(changes-1, 0) // the first election is none
+	// The first election is none. What a node counted is gone where a fault ended it:
+	// then those that were seen are in the run already.
+	run.LeaderChanges = max(run.LeaderChanges, changes-1)
 	if run.LeaderChanges > 0 && run.Faults == nil {
 		run.Flags = append(run.Flags, "leader_changed")
 	}
