@@ -60,7 +60,11 @@ func (c *cluster) sent() (sum node.TransportStats, counted bool) {
 
 // counts is what the transport of one node has sent; false where it does not count.
 func (m *member) counts() (node.TransportStats, bool) {
-	s, ok := m.node.Transport().(*observedTransport).Transport.(node.StatsReporter)
+	t, ok := m.node.Transport().(interface{ wrapped() node.Transport })
+	if !ok {
+		return node.TransportStats{}, false
+	}
+	s, ok := t.wrapped().(node.StatsReporter)
 	if !ok {
 		return node.TransportStats{}, false
 	}

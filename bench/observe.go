@@ -285,6 +285,9 @@ type observedTransport struct {
 	receiver node.Receiver
 }
 
+// wrapped is the transport itself, also of an [observedSender].
+func (t *observedTransport) wrapped() node.Transport { return t.Transport }
+
 func (t *observedTransport) Send(msgs []*raftpb.Message) {
 	cut := t.w.cut.Load()
 	if cut != 0 {
