@@ -48,4 +48,5 @@ soak: ## kill a cluster on every engine twenty times; shared stores; a thousand 
 
 screenshots: ## a real run, and pictures of its report for the README
 	$(GO) run ./cmd/raftbench run --out raftbench-out/screenshots
-	$(GO) test -count=1 ./reports -run Screenshots -screenshots-of "$(CURDIR)/raftbench-out/screenshots/report.html" -screenshots-to "$(CURDIR)/docs"
+	$(GO) test -count=1 ./reports -run Screenshots -screenshots-of "$(CURDIR)/raftbench-out/screenshots/report.html" -screenshots-to "$(CURDIR)/raftbench-out/screenshots"
+	cp raftbench-out/screenshots/report-light.png raftbench-out/screenshots/report-dark.png docs/

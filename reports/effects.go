@@ -69,8 +69,12 @@ func (b *builder) forest(sc *scenario, m *metric, base *row) (figureView, bool) 
 	}
 	finding := capital(m.long) + " against " + base.label + ": " + effectFinding(verdicts, n)
 	f.Label = finding
+	interval := "95 % interval"
+	if n < minRepeats {
+		interval = fmt.Sprintf("no interval under %d blocks", minRepeats)
+	}
 	return figureView{Finding: finding, Drawings: drawn(f), Table: t,
-		Note: fmt.Sprintf("Ratio to %s within the block, log scale, 95 %% interval, n = %s; noise band ±%g %%.", base.label, plural(n, "block"), 100*noise)}, true
+		Note: fmt.Sprintf("Ratio to %s within the block, log scale, %s, n = %s; noise band ±%g %%.", base.label, interval, plural(n, "block"), 100*noise)}, true
 }
 
 // effectFinding sums up the verdicts on one metric, by verdict.

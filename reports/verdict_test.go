@@ -83,10 +83,25 @@ func TestVerdict(t *testing.T) {
 		r.Load = result.Load{Kind: "open", Rate: 5000}
 		r.Throughput = 5000
 	}
+	confirmed := func(r *result.Run) {
+		r.Load = result.Load{Kind: "open", Rate: r.Throughput, Point: confirmedPoint, SLO: "p99<10ms", Step: 9}
+	}
 	for _, c := range []struct {
 		name string
 		r    *result.Result
 	}{
+		{"search", each(each(plain(10, four, all...), "", confirmed), "bbolt", func(r *result.Run) { r.Load.Point, r.Load.Missed = "search step 9", "p99 was 31ms" })},
+		{"search that found nothing", each(plain(10, four, "etcd-wal", "bbolt"), "", func(r *result.Run) {
+			confirmed(r)
+			r.Load.Point, r.Load.Missed, r.Flags = "search step 9", "p99 was 31ms", []string{"generator_limited"}
+		})},
+		{"medians and blocks disagree", func() *result.Result {
+			r := plain(3, map[string]float64{"etcd-wal": 26000, "bbolt": 26000}, "etcd-wal", "bbolt")
+			for i, v := range []float64{100, 101, 110, 111, 120, 90} {
+				r.Runs[i].Throughput = 100 * v
+			}
+			return r
+		}()},
 		{"clear winner", plain(20, four, all...)},
 		{"winner of ten", plain(10, four, all...)},
 		{"winner of six", plain(6, four, all...)},

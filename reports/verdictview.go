@@ -118,7 +118,7 @@ func (sc *scenario) floorNote() string {
 	}
 	for _, rw := range sc.rows {
 		if s := rw.of(metricFloor); rw.backend == "raw" && s.N > 0 {
-			return fmt.Sprintf("%s: a bare file in the place of an engine (raw) is at %s×, which is as near as one can come at this load.", alone, quantity.Significant(s.Median))
+			return fmt.Sprintf("%s: a bare file in the place of an engine (raw) is at %s×, about as near as one can come at this load.", alone, quantity.Significant(s.Median))
 		}
 	}
 	return alone + ", so that not all of a multiple is the engine’s doing."
