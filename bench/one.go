@@ -65,8 +65,17 @@ func defaultProcs(one One) int {
 	if one.Backend.Durability == backends.None {
 		return runtime.NumCPU()
 	}
-	return runtime.NumCPU() + one.Nodes
+	spare := one.Nodes
+	if one.Groups > 1 {
+		// Where every group has a log of its own, each may hold one. The groups of one
+		// store get as many, so that the two can be compared.
+		spare = min(one.Nodes*one.Groups, maxSpareProcs)
+	}
+	return runtime.NumCPU() + spare
 }
+
+// maxSpareProcs bounds them: what is beyond costs a little and helps nobody.
+const maxSpareProcs = 30
 
 // Header is what is known of a run before it starts.
 func (o One) Header() result.Run {
