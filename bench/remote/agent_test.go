@@ -20,6 +20,7 @@ import (
 
 	"github.com/raftbench/raftbench/backends/raw"
 	"github.com/raftbench/raftbench/bench"
+	"github.com/raftbench/raftbench/bench/disk"
 )
 
 // deadline bounds what a test waits for; nothing takes as long.
@@ -459,4 +460,20 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLostAgent: a calibration leaves out a host that is gone.
+func TestLostAgent(t *testing.T) {
+	agentID, coordinatorID, _ := certificates(t)
+	a, b := startAgent(t, agentID), startAgent(t, agentID)
+	h, err := Dial(context.Background(), []string{a.addr, b.addr}, coordinatorID, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	b.stop()
+	rows, err := h.Calibrate(context.Background(), disk.Options{At: "after", Block: 1, Budget: 100 * time.Millisecond})
+	if err != nil || len(rows) != 2 || len(rows[0]) == 0 || len(rows[1]) > 0 {
+		t.Errorf("%v, %v", rows, err)
+	}
 }

@@ -159,11 +159,12 @@ func reachable(agent, peerListen string) string {
 }
 
 // Calibrate implements bench.HostSet, one host after the other: they may share a
-// disk.
+// disk. A host that is lost has no figures; the run that lost it says so.
 func (h *Hosts) Calibrate(ctx context.Context, opts disk.Options) ([][]result.Calibration, error) {
 	all := make([][]result.Calibration, len(h.links))
 	for i, l := range h.links {
-		if err := l.call(ctx, "calibrate", calibration{opts.At, opts.Block, opts.Seed, opts.Budget}, &all[i]); err != nil {
+		err := l.call(ctx, "calibrate", calibration{opts.At, opts.Block, opts.Seed, opts.Budget}, &all[i])
+		if err != nil && !errors.Is(err, errGone) {
 			return nil, fmt.Errorf("agent %s: %w", l.addr, err)
 		}
 	}
