@@ -177,7 +177,9 @@ func TestMetricsAddress(t *testing.T) {
 			t.Errorf("--metrics %s: exit code %d, left %s:\n%s", addr, o.code, left(t, o.dir), o.stderr)
 		}
 	}
-	if o := raftbench(t, quick("--metrics", ":0", "--placement", "process")...); o.code != exitUsage {
-		t.Errorf("with several processes: exit code %d:\n%s", o.code, o.stderr)
+	for _, f := range []runFlags{{metrics: ":0", placement: "process"}, {pprof: ":0", placement: "in-process", hosts: "a:7400,b:7400,c:7400"}} {
+		if _, err := f.observe(io.Discard); err == nil || exitCode(err) != exitUsage {
+			t.Errorf("with several processes: %v", err)
+		}
 	}
 }

@@ -45,8 +45,8 @@ func (f *runFlags) observe(w io.Writer) (*observatory, error) {
 	if f.inProcess {
 		return nil, usageErrorf("--metrics and --pprof need a process for each run; leave --in-process away")
 	}
-	if f.placement != string(bench.PlacementInProcess) {
-		return nil, usageErrorf("--metrics and --pprof show the process of a run; with --placement %s there are several", f.placement)
+	if f.placement != string(bench.PlacementInProcess) || f.hosts != "" {
+		return nil, usageErrorf("--metrics and --pprof show the process of a run; with --placement process and --hosts there are several")
 	}
 	dir, err := os.MkdirTemp("", "raftbench-")
 	if err != nil {
