@@ -374,6 +374,9 @@ func TestLostCoordinator(t *testing.T) {
 	if err := p.call(context.Background(), deadline, "open", opening{One: one, Backend: "raw", ID: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
+	if err := p.call(context.Background(), deadline, "place", place{Dir: "/tmp"}, nil); err == nil || !strings.Contains(err.Error(), "agent's matter") {
+		t.Errorf("a place by the coordinator: %v", err)
+	}
 	if held := strings.Join(a.holds(t), " "); !strings.Contains(held, "run-1") {
 		t.Errorf("the agent holds %s while a node runs", held)
 	}
