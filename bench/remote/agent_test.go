@@ -21,6 +21,7 @@ import (
 	"github.com/raftbench/raftbench/backends/raw"
 	"github.com/raftbench/raftbench/bench"
 	"github.com/raftbench/raftbench/bench/disk"
+	"github.com/raftbench/raftbench/node/transport/transporttest"
 )
 
 // deadline bounds what a test waits for; nothing takes as long.
@@ -33,17 +34,6 @@ type agent struct {
 	stop      func()
 }
 
-// freeAddr is an address that nobody listened on a moment ago.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func startAgent(t *testing.T, id *Identity) *agent {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -53,7 +43,7 @@ func startAgent(t *testing.T, id *Identity) *agent {
 	a := &agent{addr: l.Addr().String(), dir: filepath.Join(t.TempDir(), "agent"), procs: &processes{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	server := &Agent{Dir: a.dir, PeerListen: freeAddr(t), Identity: id, Member: a.procs.command, Log: t.Logf}
+	server := &Agent{Dir: a.dir, PeerListen: transporttest.FreeAddr(t), Identity: id, Member: a.procs.command, Log: t.Logf}
 	go func() { ended <- server.Run(ctx, l) }()
 	a.stop = sync.OnceFunc(func() {
 		cancel()

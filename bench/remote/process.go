@@ -24,7 +24,7 @@ type child struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    io.ReadCloser
-	words  lastWords
+	words  LastWords
 	exited chan struct{} // closed after it was waited for
 	status error         // set before
 
@@ -81,15 +81,17 @@ func (c *child) reason() error {
 	return fmt.Errorf("the process ended (%s) without a word", status)
 }
 
-// lastWords keeps the end of what a process wrote to standard error.
-type lastWords struct {
+// LastWords keeps the end of what a process wrote to standard error. The zero value
+// is ready, and safe for concurrent use.
+type LastWords struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-const lastWordsBytes = 2 << 10
+const lastWordsBytes = 8 << 10
 
-func (l *lastWords) Write(p []byte) (int, error) {
+// Write implements io.Writer; it does not fail.
+func (l *LastWords) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.buf.Write(p)
@@ -99,7 +101,8 @@ func (l *lastWords) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (l *lastWords) String() string {
+// String is the last 8 KiB, without space around them.
+func (l *LastWords) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.TrimSpace(l.buf.String())

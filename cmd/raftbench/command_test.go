@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/reports"
 )
@@ -329,8 +331,12 @@ func TestWorkerEndsWithParent(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	f := runFlags{backends: "mem", transport: "mem", loop: "ready", load: "closed:1", workload: "propose", valueSize: "1KiB",
-		nodes: 3, repeats: 1, batch: 1, duration: time.Hour}
+	var f runFlags
+	run := &cobra.Command{}
+	f.register(run)
+	if err := run.Flags().Parse([]string{"--backends", "mem", "--load", "closed:1", "--duration", "1h"}); err != nil {
+		t.Fatal(err)
+	}
 	spec, err := f.spec()
 	if err != nil {
 		t.Fatal(err)

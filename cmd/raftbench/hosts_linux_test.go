@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/raftbench/raftbench/bench/result"
 )
 
 // agent is a `raftbench agent` in a namespace.
@@ -80,9 +82,13 @@ func (l *lab) awaitLoad(host int) {
 	until(l.t, fmt.Sprintf("entries come to host %d", host), func() bool { return l.received(host) > from+entries })
 }
 
-// TestHosts runs a suite on three agents with addresses of their own. In its first
-// run the cable of a follower is pulled and put back; in its second the agent there
-// is killed. Both must end with every acknowledged entry found on the others.
+// timeline is what --faults does to both runs of TestHosts.
+const timeline = "at 300ms: cut 1-2; at 900ms: heal"
+
+// TestHosts runs a suite on three agents with addresses of their own. A timeline
+// cuts and mends a link in both of its runs; in the first the cable of a third host is
+// pulled as well and put back, in the second the agent there is killed. Both must end
+// with every acknowledged entry found on the others.
 func TestHosts(t *testing.T) {
 	l := newLab(t)
 	certificates := filepath.Join(t.TempDir(), "tls")
@@ -92,7 +98,8 @@ func TestHosts(t *testing.T) {
 	agents := l.startAgents(certificates)
 	hosts := []string{l.address(1) + ":7400", l.address(2) + ":7400", l.address(3) + ":7400"}
 	cmd := l.command("net", "run", "--hosts", strings.Join(hosts, ","), "--tls", certificates, "--no-probe",
-		"--backends", "raw,etcd-wal", "--repeats", "1", "--load", "closed:8", "--warmup", "100ms", "--duration", "3s", "--out", "out")
+		"--backends", "raw,etcd-wal", "--repeats", "1", "--load", "closed:8", "--warmup", "100ms", "--duration", "3s",
+		"--faults", timeline, "--out", "out")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
@@ -141,6 +148,11 @@ func readFile(path string) string {
 	return string(data)
 }
 
+// eventsWith are the events of a run whose text has a part.
+func eventsWith(run result.Run, part string) []result.Event {
+	return slices.DeleteFunc(slices.Clone(run.Events), func(e result.Event) bool { return !strings.Contains(e.Text, part) })
+}
+
 // checkHosts looks at the result of TestHosts.
 func checkHosts(t *testing.T, o outcome, hosts []string) {
 	t.Helper()
@@ -158,14 +170,22 @@ func checkHosts(t *testing.T, o outcome, hosts []string) {
 			t.Errorf("%s: placement %q, %d nodes, %d operations, verified %+v, %s", run.ID, run.Placement, run.Nodes, run.Ops, run.Verified, run.Error)
 		}
 	}
+	for _, run := range r.Runs {
+		if run.Faults == nil || len(run.Faults.Events) != 2 || len(eventsWith(run, "cut 1-2")) != 1 || len(eventsWith(run, "heal")) != 1 {
+			t.Errorf("%s: the timeline: %+v, events %+v", run.ID, run.Faults, run.Events)
+		}
+	}
 	cut, killed := r.Runs[0], r.Runs[1]
-	if len(cut.Events) != 0 || slices.Contains(cut.Flags, "node_died") {
+	if len(eventsWith(cut, hosts[2])) != 0 || slices.Contains(cut.Flags, "node_died") {
 		t.Errorf("the cut: events %v, flags %v", cut.Events, cut.Flags)
 	}
-	if len(killed.Events) != 1 || killed.Events[0].Node != 3 || killed.Events[0].T <= 0 || !strings.Contains(killed.Events[0].Text, hosts[2]) || !slices.Contains(killed.Flags, "node_died") {
+	if lost := eventsWith(killed, hosts[2]); len(lost) != 1 || lost[0].Node != 3 || lost[0].T <= 0 || !slices.Contains(killed.Flags, "node_died") {
 		t.Errorf("the killed agent: events %+v, flags %v", killed.Events, killed.Flags)
 	}
-	if page := readFile(filepath.Join(o.dir, "out", "report.html")); !strings.Contains(page, "node 3 on "+hosts[2]) {
-		t.Errorf("the report does not say that the agent on %s was lost", hosts[2])
+	page := readFile(filepath.Join(o.dir, "out", "report.html"))
+	for _, want := range []string{"node 3 on " + hosts[2], "cut 1-2"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the report does not have the event %q on its time axis", want)
+		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/raftbench/raftbench/node/transport/transporttest"
 )
 
 // TestPlacementProcess: every transport that leaves its process makes a run whose
@@ -41,14 +43,7 @@ func TestAgent(t *testing.T) {
 	if err := os.WriteFile(token, []byte(strings.Repeat("0123456789abcdef", 2)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := transporttest.FreeAddr(t)
 	agent, _, stderr := command(t, "agent", "--listen", addr, "--peer-listen", "127.0.0.1:0", "--dir", data, "--token-file", token)
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"github.com/raftbench/raftbench/backends/all"
 	"github.com/raftbench/raftbench/bench"
 	"github.com/raftbench/raftbench/bench/metrics"
+	"github.com/raftbench/raftbench/bench/remote"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/trace"
 )
@@ -195,7 +194,7 @@ func ask(ctx context.Context, j job, progress func(bench.Progress)) (*answer, er
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent, which asks the worker to stop
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = workerGrace
-	var last lastWords
+	var last remote.LastWords
 	cmd.Stderr = &last
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -246,28 +245,4 @@ func converse(stdin io.Writer, stdout io.Reader, j job, progress func(bench.Prog
 		}
 		return &ans, nil
 	}
-}
-
-// lastWords keeps the end of what a worker wrote to standard error.
-type lastWords struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-const lastWordsBytes = 8 << 10
-
-func (l *lastWords) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.buf.Write(p)
-	if extra := l.buf.Len() - lastWordsBytes; extra > 0 {
-		l.buf.Next(extra)
-	}
-	return len(p), nil
-}
-
-func (l *lastWords) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.TrimSpace(l.buf.String())
 }

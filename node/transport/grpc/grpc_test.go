@@ -66,7 +66,7 @@ func newHosts(t testing.TB, ca *certtest.Authority) *hosts {
 	t.Helper()
 	peers := make(map[uint64]string)
 	for id := uint64(1); id <= 4; id++ {
-		peers[id] = certtest.FreeAddr(t)
+		peers[id] = transporttest.FreeAddr(t)
 	}
 	h := &hosts{nets: make(map[uint64]*Network)}
 	for id := range peers {
@@ -285,7 +285,7 @@ func (r *reports) ReportUnreachable(uint64) {
 func (r *reports) ReportSnapshot(uint64, raft.SnapshotStatus) { r.failed <- struct{}{} }
 
 func TestJoinRefuses(t *testing.T) {
-	n := New(Options{Listen: certtest.FreeAddr(t)})
+	n := New(Options{Listen: transporttest.FreeAddr(t)})
 	a, err := n.Join(1, new(counter))
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func newHosts(t testing.TB, ca *certtest.Authority) hosts {
 	t.Helper()
 	peers := make(map[uint64]string)
 	for id := uint64(1); id <= 3; id++ {
-		peers[id] = certtest.FreeAddr(t)
+		peers[id] = transporttest.FreeAddr(t)
 	}
 	h := make(hosts)
 	for id := range peers {
@@ -158,7 +158,7 @@ func TestAdmission(t *testing.T) {
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			peers := map[uint64]string{1: certtest.FreeAddr(t), 2: certtest.FreeAddr(t)}
+			peers := map[uint64]string{1: transporttest.FreeAddr(t), 2: transporttest.FreeAddr(t)}
 			_, good := join(t, New(Options{Peers: peers, Cluster: "run", TLS: tlsFiles(t, ca), Dir: t.TempDir()}), 2)
 			opts := c.stranger(peers)
 			opts.Dir = t.TempDir()
@@ -218,7 +218,7 @@ func TestSnapshotFiles(t *testing.T) {
 
 func TestJoinRefuses(t *testing.T) {
 	dir := t.TempDir()
-	n := New(Options{Listen: certtest.FreeAddr(t), Dir: dir})
+	n := New(Options{Listen: transporttest.FreeAddr(t), Dir: dir})
 	a, err := n.Join(1, new(sink))
 	if err != nil {
 		t.Fatal(err)

@@ -95,14 +95,3 @@ func (a *Authority) Files(t testing.TB) (cert, key, authority string) {
 	}
 	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "EC PRIVATE KEY", rawKey), write("ca.pem", "CERTIFICATE", a.cert.Raw)
 }
-
-// FreeAddr is an address of 127.0.0.1 on which nothing listened a moment ago.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
