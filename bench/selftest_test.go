@@ -32,8 +32,7 @@ const (
 	selfCovered = 9
 )
 
-// inMemory is a file system without a device, whose Save takes the same from run to
-// run.
+// inMemory is a file system without a device.
 const inMemory = "/dev/shm"
 
 // selfDisk is the directory whose disk is asked.
@@ -146,8 +145,8 @@ func TestSelfSame(t *testing.T) {
 	}
 }
 
-// TestSelfSlow: a Save that takes a tenth longer is found. In memory, because there
-// runs scatter little; how much a disk hides is the disk's.
+// TestSelfSlow: a Save that takes a tenth longer is found. In memory, where no disk
+// scatters; a processor that others share still does, and may hide it.
 func TestSelfSlow(t *testing.T) {
 	found, _ := selfSlowed(t, inMemory)
 	if found < selfSlowFound {
