@@ -43,7 +43,7 @@ torture: ## fifty rounds of partitions, kills and slow links for each loop, judg
 
 soak: ## kill a cluster on every engine twenty times; shared stores; a thousand power cuts
 	RAFTBENCH_KILLS=20 $(GO) test -count=1 -run TestKill -v -timeout 60m ./bench
-	RAFTBENCH_SHARED=1 $(GO) test -count=1 -run TestShared -timeout 60m ./backends/...
+	RAFTBENCH_SHARED=1 $(GO) test -count=1 -run TestShared -timeout 60m ./backends/all
 	$(GO) run ./cmd/raftbench powercut --cuts 1000
 
 screenshots: ## a real run, and pictures of its report for the README

@@ -161,19 +161,15 @@ func (b Backend) With(params map[string]string) Backend {
 	}
 	maps.Copy(preset, params)
 	b.preset = preset
-	b.Open = func(opts Options) (Storage, State, error) {
+	with := func(opts Options) Options {
 		merged := maps.Clone(params)
 		maps.Copy(merged, opts.Params)
 		opts.Params = merged
-		return open(opts)
+		return opts
 	}
+	b.Open = func(opts Options) (Storage, State, error) { return open(with(opts)) }
 	if shared := b.OpenShared; shared != nil {
-		b.OpenShared = func(opts Options) (Shared, error) {
-			merged := maps.Clone(params)
-			maps.Copy(merged, opts.Params)
-			opts.Params = merged
-			return shared(opts)
-		}
+		b.OpenShared = func(opts Options) (Shared, error) { return shared(with(opts)) }
 	}
 	return b
 }

@@ -192,12 +192,12 @@ func (c *cluster) takeSaves(sum *hdrhistogram.Histogram) result.Latency {
 // truncate waits until every node has applied everything, and has each make a
 // snapshot, which frees all of its log.
 func (c *cluster) truncate(ctx context.Context) error {
-	behind, err := c.drain(ctx, drainDeadline)
+	behind, err := c.drain(ctx, DrainDeadline)
 	if err != nil {
 		return err
 	}
 	if len(behind) > 0 {
-		return fmt.Errorf("nodes %v had not applied the log within %v", behind, drainDeadline)
+		return fmt.Errorf("nodes %v had not applied the log within %v", behind, DrainDeadline)
 	}
 	for _, m := range c.members {
 		if err := m.node.Snapshot(ctx, ageKeep); err != nil {

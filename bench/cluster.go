@@ -71,8 +71,8 @@ type member struct {
 // is measured by it (elections, catching up), and costs next to nothing.
 const pollEvery = 500 * time.Microsecond
 
-// electionDeadline bounds the wait for a leader.
-const electionDeadline = 30 * time.Second
+// ElectionDeadline bounds the wait for a leader.
+const ElectionDeadline = 30 * time.Second
 
 // startCluster opens and starts every node and waits for a leader. What was
 // started is stopped again after an error.
@@ -178,8 +178,8 @@ func (o One) meanValue() int {
 // elect waits for a leader that has applied its own first entry. The candidate
 // stands for election as soon as it may, to save the time-out.
 func (c *cluster) elect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, electionDeadline,
-		fmt.Errorf("no leader among %d nodes within %v", c.one.Nodes, electionDeadline))
+	ctx, cancel := context.WithTimeoutCause(ctx, ElectionDeadline,
+		fmt.Errorf("no leader among %d nodes within %v", c.one.Nodes, ElectionDeadline))
 	defer cancel()
 	first := c.members[c.candidate].node
 	campaigned := false

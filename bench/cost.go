@@ -49,11 +49,11 @@ func (c *cluster) sent() (sum node.TransportStats, counted bool) {
 			return node.TransportStats{}, false
 		}
 		if !m.down { // else faults have it
-			addStats(&sum, s)
+			sum = sum.Add(s)
 		}
 	}
 	if c.faults != nil {
-		addStats(&sum, c.faults.sent)
+		sum = sum.Add(c.faults.sent)
 	}
 	return sum, c.one.Nodes > 1
 }
@@ -69,10 +69,4 @@ func (m *member) counts() (node.TransportStats, bool) {
 		return node.TransportStats{}, false
 	}
 	return s.Stats(), true
-}
-
-func addStats(sum *node.TransportStats, s node.TransportStats) {
-	sum.Messages += s.Messages
-	sum.Bytes += s.Bytes
-	sum.Dropped += s.Dropped
 }

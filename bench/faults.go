@@ -169,7 +169,7 @@ func (p *faultPlay) kill(i int) error {
 	p.c.mu.Unlock()
 	m.node.Stop()
 	if s, ok := m.counts(); ok {
-		addStats(&p.sent, s)
+		p.sent = p.sent.Add(s)
 	}
 	if err := m.storage.Close(); err != nil {
 		return fmt.Errorf("close %s of node %d: %w", p.c.one.Backend.Label(), m.id, err)
@@ -200,8 +200,8 @@ func (p *faultPlay) end(ctx context.Context) error {
 	if err := p.apply(faulty.Fault{Kind: faulty.Start}, 0); err != nil {
 		return fmt.Errorf("faults: start the nodes again at the end: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, electionDeadline,
-		fmt.Errorf("faults: no leader within %v after the end of all faults", electionDeadline))
+	ctx, cancel := context.WithTimeoutCause(ctx, ElectionDeadline,
+		fmt.Errorf("faults: no leader within %v after the end of all faults", ElectionDeadline))
 	defer cancel()
 	return p.c.wait(ctx, func() bool { return p.leader() != raft.None })
 }

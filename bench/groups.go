@@ -73,7 +73,7 @@ func runGroups(ctx context.Context, one One, run *result.Run, report func(Progre
 	behind := make([][]uint64, len(gs.clusters))
 	late := false
 	for i, c := range gs.clusters {
-		if behind[i], err = c.drain(ctx, drainDeadline); err != nil {
+		if behind[i], err = c.drain(ctx, DrainDeadline); err != nil {
 			return err
 		}
 		late = late || len(behind[i]) > 0

@@ -95,8 +95,9 @@ func (m *Member) Campaign(ctx context.Context) error {
 // Load makes this node the one that acknowledges, and runs the load on it: warm-up,
 // measured time, drain. The other nodes must be told what it tells: when the measured
 // time begins and ends ([Member.Measure]), and the faults of links of the timeline
-// ([Member.Fault]); measuring and faulted must not block. What the run costs is not in it: see [Member.Part]. Should
-// leadership move meanwhile, the node forwards proposals to the new leader.
+// ([Member.Fault]); measuring and faulted must not block. What the run costs is not in
+// it: see [Member.Part]. Should leadership move meanwhile, the node forwards proposals
+// to the new leader.
 func (m *Member) Load(ctx context.Context, report func(Progress), measuring func(bool), faulted func(LinkFault)) (result.Run, error) {
 	m.c.o.proposer.Store(m.local)
 	m.c.measuring, m.c.faulted = measuring, faulted

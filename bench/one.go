@@ -145,7 +145,7 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 	if err := c.installs(ctx, run, report); err != nil {
 		return err
 	}
-	behind, err := c.drain(ctx, drainDeadline)
+	behind, err := c.drain(ctx, DrainDeadline)
 	if err != nil {
 		return err
 	}
@@ -172,8 +172,8 @@ func runCluster(ctx context.Context, one One, run *result.Run, report func(Progr
 	return err
 }
 
-// drainDeadline bounds how long followers may take to catch up after the load.
-const drainDeadline = 60 * time.Second
+// DrainDeadline bounds how long followers may take to catch up after the load.
+const DrainDeadline = 60 * time.Second
 
 // measure runs the load: warm-up, steady gate, measured time, drain.
 func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Progress)) error {
@@ -320,10 +320,11 @@ func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Dur
 	c.backlog = c.backlog[:0]
 	start := time.Now()
 	last, lastAt, told := c.o.applied.Load(), start, start
-	tick, play := min(50*time.Millisecond, total/(4*gateWindows)), c.faults
-	if play == nil || play.start == 0 { // warm-up
-		play = nil
-	} else {
+	play, tick := c.faults, min(50*time.Millisecond, total/(4*gateWindows))
+	if play != nil && play.start == 0 {
+		play = nil // in the warm-up nothing happens
+	}
+	if play != nil {
 		tick = min(tick, faultStep)
 	}
 	ticker := time.NewTicker(tick)

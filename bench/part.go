@@ -44,11 +44,8 @@ func (c *cluster) part() Part {
 		Mallocs: after.mem.Mallocs - before.mem.Mallocs,
 	}
 	if before.counted {
-		p.Network = &node.TransportStats{
-			Messages: after.network.Messages - before.network.Messages,
-			Bytes:    after.network.Bytes - before.network.Bytes,
-			Dropped:  after.network.Dropped - before.network.Dropped,
-		}
+		sent := after.network.Sub(before.network)
+		p.Network = &sent
 	}
 	if after.ioErr == nil && before.ioErr == nil {
 		written := after.io.Sub(before.io).WriteBytes
@@ -127,7 +124,7 @@ func mergeNetwork(run *result.Run, parts []Part) {
 		if p.Network == nil {
 			return
 		}
-		addStats(&total, *p.Network)
+		total = total.Add(*p.Network)
 	}
 	run.Bytes.Network = &total.Bytes
 	if run.Network == nil {

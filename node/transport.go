@@ -58,7 +58,8 @@ type SnapshotSender interface {
 type SnapshotReceiver interface {
 	// ProcessSnapshot is Process for a MsgSnap whose snapshot has no Data, and
 	// size bytes of Data. It returns when it has read them to the end, or with an
-	// error, also where ctx ends. It is called on a goroutine of its own, so that nothing waits for it.
+	// error, also where ctx ends. It is called on a goroutine of its own, so that
+	// nothing waits for it.
 	ProcessSnapshot(ctx context.Context, m *raftpb.Message, data io.Reader, size int64) error
 }
 
@@ -134,6 +135,16 @@ type TransportStats struct {
 	// Dropped counts messages that were refused (full queue, no such peer) or
 	// accepted and then lost.
 	Dropped int64
+}
+
+// Add is s and o together.
+func (s TransportStats) Add(o TransportStats) TransportStats {
+	return TransportStats{s.Messages + o.Messages, s.Bytes + o.Bytes, s.Dropped + o.Dropped}
+}
+
+// Sub is what came to s since o.
+func (s TransportStats) Sub(o TransportStats) TransportStats {
+	return TransportStats{s.Messages - o.Messages, s.Bytes - o.Bytes, s.Dropped - o.Dropped}
 }
 
 // StatsReporter is implemented by transports that count what they send.

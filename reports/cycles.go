@@ -17,8 +17,16 @@ var cycleFigures = []struct {
 	of    func(result.Cycle) float64
 }{
 	{"Save p50", chart.Axis{Kind: chart.Duration, Log: true}, func(c result.Cycle) float64 { return float64(c.Save.P50) }},
-	{"Save p99", chart.Axis{Kind: chart.Duration, Log: true}, func(c result.Cycle) float64 { return float64(c.Save.P99) }},
+	{"Save p99", chart.Axis{Kind: chart.Duration, Log: true}, cycleP99},
 	{"on disk, all nodes", chart.Axis{Kind: chart.Bytes, Log: true}, func(c result.Cycle) float64 { return float64(c.Disk) }},
+}
+
+// cycleP99 is 0, for absent, where too few Saves lie beyond it.
+func cycleP99(c result.Cycle) float64 {
+	if !stats.Supported(c.Save.Count, 0.99) {
+		return 0
+	}
+	return float64(c.Save.P99)
 }
 
 // cycles is Save time and disk use against the cycle, medians over the runs

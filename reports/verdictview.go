@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
@@ -129,20 +130,30 @@ func (sc *scenario) checked(j Judgement) string {
 	seen := func(name string) bool {
 		return slices.ContainsFunc(j.Reasons, func(r Reason) bool { return r.Name == name })
 	}
-	var clean []string
-	for _, c := range []struct{ flag, text string }{
-		{"lost", "no acknowledged entry was lost"}, {"run_failed", "no run failed"}, {"not_verified", "every store was read back"},
-		{"fake_disk", "the disk is slow enough to be keeping what it is given"}, {"tmpfs", "the data is not in memory"},
-		{"generator_limited", "the load was sent on time"},
+	var inOrder []string
+	for _, c := range []struct {
+		flag, text string
+		looked     bool
+	}{
+		{"lost", "no acknowledged entry was lost", !seen("not_verified")}, {"run_failed", "no run failed", true},
+		{"not_verified", "every store was read back", true},
+		{"fake_disk", "the disk is slow enough to be keeping what it is given", !seen("floor_missing")},
+		{"tmpfs", "the data is not in memory", sc.site.env.FileSystem != ""},
+		{"generator_limited", "the load was sent on time", sc.lagged()},
 	} {
-		if !seen(c.flag) && (c.flag != "fake_disk" || !seen("floor_missing")) {
-			clean = append(clean, c.text)
+		if c.looked && !seen(c.flag) {
+			inOrder = append(inOrder, c.text)
 		}
 	}
-	if len(clean) == 0 {
-		return ""
-	}
-	return "Looked for, as it would make the result invalid, and found in order: " + strings.Join(clean, "; ") + "."
+	return "Looked for, as it would make the result invalid, and found in order: " + strings.Join(inOrder, "; ") + "."
+}
+
+// lagged reports whether it was measured how late operations were sent. In a closed
+// loop there is no time at which they should have been.
+func (sc *scenario) lagged() bool {
+	return slices.ContainsFunc(sc.rows, func(rw *row) bool {
+		return slices.ContainsFunc(rw.judged(), func(r *result.Run) bool { return r.Lag.Count > 0 })
+	})
 }
 
 // sure says how certain the verdict is, and by which rule.

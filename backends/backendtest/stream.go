@@ -57,6 +57,14 @@ func (s *store) saveStream(sn *raftpb.Snapshot) {
 	}
 }
 
+// twentyAndSnapshot saves 20 entries, and a snapshot at the tenth.
+func (s *store) twentyAndSnapshot(size int) {
+	s.Helper()
+	s.append(1, 20, 20)
+	s.commitTo(20)
+	s.snapshotAt(10, size)
+}
+
 // testStream asks of streamed snapshots what is asked of others.
 func testStream(e *env) {
 	if _, ok := e.streamStore(); !ok {
@@ -71,14 +79,12 @@ func testStream(e *env) {
 
 // testStreamIsStaged: until it is saved, a staged snapshot does not count.
 func testStreamIsStaged(e *env) {
+	const size = streamBytes
 	s, ok := e.streamStore()
 	if !ok {
 		return
 	}
-	const size = streamBytes
-	s.append(1, 20, 20)
-	s.commitTo(20)
-	s.snapshotAt(10, size)
+	s.twentyAndSnapshot(size)
 
 	if err := s.stage(snap(15, 1, size)).Discard(); err != nil {
 		s.Fatalf("Discard: %v; want success", err)
@@ -152,14 +158,12 @@ func (s *store) listing() string {
 // testBrokenStream: a stream that fails, or ends too early or too late, changes
 // nothing, and neither does a crash in its middle.
 func testBrokenStream(e *env) {
+	const size = streamBytes
 	s, ok := e.streamStore()
 	if !ok {
 		return
 	}
-	const size = streamBytes
-	s.append(1, 20, 20)
-	s.commitTo(20)
-	s.snapshotAt(10, size)
+	s.twentyAndSnapshot(size)
 	next := snap(15, 1, size)
 	broken := errors.New("the peer went away")
 	for _, c := range []struct {

@@ -18,29 +18,9 @@ import (
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/backendtest"
 	"github.com/raftbench/raftbench/backends/internal/kvlog"
-	"github.com/raftbench/raftbench/backends/powercut/disk"
 )
 
 func TestConformance(t *testing.T) { backendtest.Run(t, Backend) }
-
-// TestSharedConformance: a group of a shared store keeps the rules, and its
-// neighbours stay as they are. It takes a minute; RAFTBENCH_SHARED=1 asks for it.
-func TestSharedConformance(t *testing.T) {
-	if os.Getenv("RAFTBENCH_SHARED") == "" {
-		t.Skip("set RAFTBENCH_SHARED=1 to run the suite on a group of a shared store, too")
-	}
-	backendtest.Run(t, backendtest.Group(Backend))
-}
-
-// TestSharedPowerCut pulls the plug on a group of a shared store and its
-// neighbours. In strict mode badger may not open again, shared or not (see the
-// package comment). RAFTBENCH_SHARED=1 asks for it.
-func TestSharedPowerCut(t *testing.T) {
-	if os.Getenv("RAFTBENCH_SHARED") == "" {
-		t.Skip("set RAFTBENCH_SHARED=1 to cut the power of a shared store, too")
-	}
-	backendtest.PowerCut(t, backendtest.Group(Backend), backendtest.PowerCutOptions{Modes: []disk.Mode{disk.Ordered}})
-}
 
 // openBoth opens a storage, and shows the engine under it.
 func openBoth(t *testing.T, opts backends.Options) (backends.Storage, *engine) {

@@ -20,19 +20,6 @@ import (
 
 func TestConformance(t *testing.T) { backendtest.Run(t, Backend) }
 
-// TestSharedConformance: a group of a shared store keeps the rules, and its
-// neighbours stay as they are.
-func TestSharedConformance(t *testing.T) { backendtest.Run(t, backendtest.Group(Backend)) }
-
-// TestSharedPowerCut pulls the plug on a group of a shared store and its
-// neighbours. RAFTBENCH_SHARED=1 asks for it.
-func TestSharedPowerCut(t *testing.T) {
-	if os.Getenv("RAFTBENCH_SHARED") == "" {
-		t.Skip("set RAFTBENCH_SHARED=1 to cut the power of a shared store, too")
-	}
-	backendtest.PowerCut(t, backendtest.Group(Backend), backendtest.PowerCutOptions{})
-}
-
 // TestConformanceNoFreelistSync is the whole suite once more, with the settings
 // that change what is on disk; RAFTBENCH_BBOLT_ALL=1 asks for it.
 func TestConformanceNoFreelistSync(t *testing.T) {

@@ -157,6 +157,13 @@ func (s *storage) do(what string, f func() error) error {
 	return nil
 }
 
+// failure is why nothing can be done any more, nil where it can.
+func (s *storage) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
 // Save implements [backends.Storage].
 func (s *storage) Save(st *raftpb.HardState, ents []*raftpb.Entry) error {
 	return s.do("save", func() error {
@@ -179,7 +186,7 @@ func (s *storage) SaveSnap(sn *raftpb.Snapshot) error {
 	if bytes.HasPrefix(sn.GetData(), inFile) {
 		return s.saveInFile(sn)
 	}
-	if err := s.do("save snapshot", func() error { return nil }); err != nil {
+	if err := s.failure(); err != nil {
 		return err
 	}
 	return s.saveSnap(sn)

@@ -36,7 +36,7 @@ func (s *storage) saveInFile(sn *raftpb.Snapshot) error {
 // StageSnap implements [backends.SnapshotStreamer]. A failure costs nothing that
 // was acknowledged: the storage goes on.
 func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
-	if err := s.do("stage a snapshot", func() error { return nil }); err != nil {
+	if err := s.failure(); err != nil {
 		return nil, err
 	}
 	err := s.makeDBDir()
@@ -47,7 +47,16 @@ func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.R
 	if err != nil {
 		return nil, fmt.Errorf("etcd-wal: stage a snapshot: %w", err)
 	}
-	return &stagedSnap{s, f, meta}, nil
+	return snapfile.Snap{File: f, Failure: s.failure, Saved: func(err error) error { return s.fileSaved(meta, err) }}, nil
+}
+
+// fileSaved writes etcd's snapshot, and then the WAL's record, for Data whose file
+// has its name: nothing names what is not there.
+func (s *storage) fileSaved(meta *raftpb.SnapshotMetadata, err error) error {
+	if err != nil {
+		return s.do("save snapshot", func() error { return err })
+	}
+	return s.saveSnap(&raftpb.Snapshot{Metadata: meta, Data: inFile})
 }
 
 func (s *storage) makeDBDir() error {
@@ -58,30 +67,9 @@ func (s *storage) makeDBDir() error {
 	return syncDir(filepath.Dir(s.dbDir)) // also where another call has just made it
 }
 
-// stagedSnap implements [backends.StagedSnap].
-type stagedSnap struct {
-	s    *storage
-	file *snapfile.Staged
-	meta *raftpb.SnapshotMetadata
-}
-
-// Save names the file first, then writes etcd's snapshot, then the WAL's record:
-// nothing names what is not there.
-func (t *stagedSnap) Save() error {
-	if err := t.s.do("save snapshot", func() error { return nil }); err != nil {
-		return errors.Join(err, t.file.Discard())
-	}
-	if err := t.file.Publish(); err != nil {
-		return t.s.do("save snapshot", func() error { return err })
-	}
-	return t.s.saveSnap(&raftpb.Snapshot{Metadata: t.meta, Data: inFile})
-}
-
-func (t *stagedSnap) Discard() error { return t.file.Discard() }
-
 // OpenSnap implements [backends.SnapshotStreamer].
 func (s *storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error) {
-	if err := s.do("read snapshot", func() error { return nil }); err != nil {
+	if err := s.failure(); err != nil {
 		return nil, 0, err
 	}
 	path := snapshotPath(s.snapDir, meta.GetTerm(), meta.GetIndex())

@@ -187,6 +187,13 @@ func (s *storage) do(what string, f func() error) error {
 	return s.failed
 }
 
+// failure is why nothing can be done any more, nil where it can.
+func (s *storage) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
 // Save implements [backends.Storage].
 func (s *storage) Save(st *raftpb.HardState, ents []*raftpb.Entry) error {
 	return s.do("save", func() error {
@@ -255,7 +262,7 @@ func (s *storage) writeHardState() error {
 // SaveSnap implements [backends.Storage]. Save goes on while the snapshot's file
 // is written.
 func (s *storage) SaveSnap(sn *raftpb.Snapshot) error {
-	if err := s.do("save snapshot", func() error { return nil }); err != nil {
+	if err := s.failure(); err != nil {
 		return err
 	}
 	return s.snapshotSaved(sn.GetMetadata(), snapfile.Save(s.snapDir, sn))
@@ -280,35 +287,19 @@ func (s *storage) snapshotSaved(meta *raftpb.SnapshotMetadata, err error) error 
 // StageSnap implements [backends.SnapshotStreamer]. A failure costs nothing that
 // was acknowledged: the storage goes on.
 func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
-	if err := s.do("stage a snapshot", func() error { return nil }); err != nil {
+	if err := s.failure(); err != nil {
 		return nil, err
 	}
 	f, err := snapfile.Stage(s.snapDir, meta, size, data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: stage a snapshot: %w", name, err)
 	}
-	return &stagedSnap{s, f, meta}, nil
+	return snapfile.Snap{File: f, Failure: s.failure, Saved: func(err error) error { return s.snapshotSaved(meta, err) }}, nil
 }
-
-// stagedSnap implements [backends.StagedSnap].
-type stagedSnap struct {
-	s    *storage
-	file *snapfile.Staged
-	meta *raftpb.SnapshotMetadata
-}
-
-func (t *stagedSnap) Save() error {
-	if err := t.s.do("save snapshot", func() error { return nil }); err != nil {
-		return errors.Join(err, t.file.Discard())
-	}
-	return t.s.snapshotSaved(t.meta, t.file.Publish())
-}
-
-func (t *stagedSnap) Discard() error { return t.file.Discard() }
 
 // OpenSnap implements [backends.SnapshotStreamer].
 func (s *storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error) {
-	if err := s.do("read snapshot", func() error { return nil }); err != nil {
+	if err := s.failure(); err != nil {
 		return nil, 0, err
 	}
 	data, size, err := snapfile.Open(s.snapDir, meta)

@@ -23,24 +23,6 @@ import (
 
 func TestConformance(t *testing.T) { backendtest.Run(t, Backend) }
 
-// TestSharedConformance: a group of a shared store keeps the rules, and its
-// neighbours stay as they are. It takes a minute; RAFTBENCH_SHARED=1 asks for it.
-func TestSharedConformance(t *testing.T) {
-	if os.Getenv("RAFTBENCH_SHARED") == "" {
-		t.Skip("set RAFTBENCH_SHARED=1 to run the suite on a group of a shared store, too")
-	}
-	backendtest.Run(t, backendtest.Group(Backend))
-}
-
-// TestSharedPowerCut pulls the plug on a group of a shared store and its
-// neighbours. RAFTBENCH_SHARED=1 asks for it.
-func TestSharedPowerCut(t *testing.T) {
-	if os.Getenv("RAFTBENCH_SHARED") == "" {
-		t.Skip("set RAFTBENCH_SHARED=1 to cut the power of a shared store, too")
-	}
-	backendtest.PowerCut(t, backendtest.Group(Backend), backendtest.PowerCutOptions{})
-}
-
 func TestParams(t *testing.T) {
 	for _, c := range []struct{ name, value, want string }{
 		{"memtable", "1KiB", "want a size from 64 KiB"},

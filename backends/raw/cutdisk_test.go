@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftbench/raftbench/backends/internal/snapfile"
 )
 
 var (
@@ -240,7 +242,7 @@ func (d *cutDisk) saveSnapshot(snap *raftpb.Snapshot) error {
 }
 
 // stageSnapshot takes no step: nothing that it writes is found after a cut.
-func (d *cutDisk) stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (stagedFile, error) {
+func (d *cutDisk) stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (snapfile.File, error) {
 	b, err := io.ReadAll(data)
 	if err == nil && int64(len(b)) != size {
 		err = fmt.Errorf("%d bytes, want %d", len(b), size)

@@ -32,18 +32,12 @@ type disk interface {
 	saveSnapshot(snap *raftpb.Snapshot) error
 	// stageSnapshot and openSnapshot are those of backends.SnapshotStreamer, for
 	// the snapshot's file alone.
-	stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (stagedFile, error)
+	stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (snapfile.File, error)
 	openSnapshot(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error)
 	// loadSnapshot returns the newest one, nil if there is none.
 	loadSnapshot() (*raftpb.Snapshot, error)
 	// releaseSnapshots removes those below index.
 	releaseSnapshots(index uint64) error
-}
-
-// stagedFile is a snapshot's file that has no name yet.
-type stagedFile interface {
-	Publish() error
-	Discard() error
 }
 
 // file is an open segment.
@@ -125,7 +119,7 @@ func (d *osDisk) syncNames() error {
 
 func (d *osDisk) saveSnapshot(snap *raftpb.Snapshot) error { return snapfile.Save(d.dir, snap) }
 
-func (d *osDisk) stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (stagedFile, error) {
+func (d *osDisk) stageSnapshot(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (snapfile.File, error) {
 	return snapfile.Stage(d.dir, meta, size, data)
 }
 

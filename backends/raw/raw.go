@@ -76,6 +76,7 @@ import (
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/internal/dirlock"
+	"github.com/raftbench/raftbench/backends/internal/snapfile"
 )
 
 // Backend is the engine "raw".
@@ -406,24 +407,8 @@ func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.R
 	if err != nil {
 		return nil, fmt.Errorf("raw: stage a snapshot: %w", err)
 	}
-	return &stagedSnap{s, f, meta}, nil
+	return snapfile.Snap{File: f, Failure: s.failure, Saved: func(err error) error { return s.snapshotSaved(meta, err) }}, nil
 }
-
-// stagedSnap implements [backends.StagedSnap].
-type stagedSnap struct {
-	s    *storage
-	file stagedFile
-	meta *raftpb.SnapshotMetadata
-}
-
-func (t *stagedSnap) Save() error {
-	if err := t.s.failure(); err != nil {
-		return errors.Join(err, t.file.Discard())
-	}
-	return t.s.snapshotSaved(t.meta, t.file.Publish())
-}
-
-func (t *stagedSnap) Discard() error { return t.file.Discard() }
 
 // OpenSnap implements [backends.SnapshotStreamer].
 func (s *storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64, error) {

@@ -27,10 +27,6 @@ const (
 	// pollEvery is how often the coordinator asks for a condition that nobody
 	// measures.
 	pollEvery = 5 * time.Millisecond
-	// electionDeadline bounds the wait for a leader, drainDeadline that for
-	// followers to catch up: as in bench.
-	electionDeadline = 30 * time.Second
-	drainDeadline    = 60 * time.Second
 	// Bounds of requests: of one that takes no time by itself, of one that closes
 	// storage, and of one that opens and reads all of it.
 	callDeadline   = 30 * time.Second
@@ -220,8 +216,8 @@ func (c *coordinator) makeRun(ctx context.Context, run *result.Run) error {
 // elect waits for a leader that has applied its own first entry. Node 1 stands for
 // election as soon as it may, to save the time-out.
 func (c *coordinator) elect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, electionDeadline,
-		fmt.Errorf("no leader among %d nodes within %v; can they reach each other?", c.one.Nodes, electionDeadline))
+	ctx, cancel := context.WithTimeoutCause(ctx, bench.ElectionDeadline,
+		fmt.Errorf("no leader among %d nodes within %v; can they reach each other?", c.one.Nodes, bench.ElectionDeadline))
 	defer cancel()
 	if err := c.peers[0].call(ctx, callDeadline, "campaign", nil, nil); err != nil {
 		return err
@@ -317,7 +313,7 @@ func (c *coordinator) followers() []*peer {
 
 // drain waits until every follower has applied what the leader has.
 func (c *coordinator) drain(ctx context.Context) (behind bool, err error) {
-	deadline := time.Now().Add(drainDeadline)
+	deadline := time.Now().Add(bench.DrainDeadline)
 	err = c.poll(ctx, func() (bool, error) {
 		st, err := c.status(ctx, c.leader)
 		if err != nil {

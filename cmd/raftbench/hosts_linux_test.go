@@ -169,8 +169,6 @@ func checkHosts(t *testing.T, o outcome, hosts []string) {
 		if run.Placement != "hosts" || run.Nodes != 3 || run.Ops == 0 || run.Verified == nil || !run.Verified.OK || run.Verified.Acked < run.Ops {
 			t.Errorf("%s: placement %q, %d nodes, %d operations, verified %+v, %s", run.ID, run.Placement, run.Nodes, run.Ops, run.Verified, run.Error)
 		}
-	}
-	for _, run := range r.Runs {
 		if run.Faults == nil || len(run.Faults.Events) != 2 || len(eventsWith(run, "cut 1-2")) != 1 || len(eventsWith(run, "heal")) != 1 {
 			t.Errorf("%s: the timeline: %+v, events %+v", run.ID, run.Faults, run.Events)
 		}

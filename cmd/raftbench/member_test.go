@@ -10,7 +10,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/raftbench/raftbench/node/transport/transporttest"
 )
@@ -57,16 +56,13 @@ func TestAgent(t *testing.T) {
 		}
 	})
 	defer stop()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	until(t, "the agent listens", func() bool {
 		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = conn.Close() // as a stranger does
-			break
+		if err != nil {
+			return false
 		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
+		return conn.Close() == nil // as a stranger does
+	})
 	o := raftbench(t, quick("--backends", "raw", "--hosts", addr, "--token-file", token)...)
 	if o.code != 0 {
 		t.Fatalf("exit code %d:\n%s", o.code, o.stderr)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -30,10 +31,11 @@ func page(t *testing.T, url string) string {
 	return string(body)
 }
 
-// TestMetrics asks for the metrics during a run: etcd's names are there, and every
-// metric that the dashboard shows.
-func TestMetrics(t *testing.T) {
-	cmd, _, _ := command(t, "run", "--backends", "raw", "--repeats", "1", "--duration", "60s", "--load", "closed:4",
+// startServing starts a run that serves metrics and profiles, and returns where, by
+// name of the flag, and what the command has said so far.
+func startServing(t *testing.T) (cmd *exec.Cmd, urls map[string]string, stderr func() string) {
+	t.Helper()
+	cmd, _, _ = command(t, "run", "--backends", "raw", "--repeats", "1", "--duration", "60s", "--load", "closed:4",
 		"--metrics", "127.0.0.1:0", "--pprof", ":0", "--out", "out")
 	log, err := os.Create(filepath.Join(t.TempDir(), "stderr")) // a file can be read while it is written
 	if err != nil {
@@ -45,7 +47,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() }) // fails where it has ended, as it should
-	stderr := func() string {
+	stderr = func() string {
 		said, err := os.ReadFile(log.Name())
 		if err != nil {
 			t.Fatal(err)
@@ -53,13 +55,20 @@ func TestMetrics(t *testing.T) {
 		return string(said)
 	}
 	address := regexp.MustCompile(`(metrics|pprof): (http://127\.0\.0\.1:\d+/\S+)`)
-	urls := map[string]string{}
+	urls = map[string]string{}
 	until(t, "the addresses", func() bool {
 		for _, m := range address.FindAllStringSubmatch(stderr(), -1) {
 			urls[m[1]] = m[2]
 		}
 		return len(urls) == 2
 	})
+	return cmd, urls, stderr
+}
+
+// TestMetrics asks for the metrics during a run: etcd's names are there, and every
+// metric that the dashboard shows.
+func TestMetrics(t *testing.T) {
+	cmd, urls, stderr := startServing(t)
 	text := ""
 	until(t, "metrics of the measured time", func() bool {
 		text = page(t, urls["metrics"])

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/crc32"
 	"io"
 	"os"
@@ -75,6 +76,27 @@ func (s *Staged) Discard() error {
 	return nil
 }
 
+// File is a staged file: a [*Staged], or what stands for one.
+type File interface {
+	Publish() error
+	Discard() error
+}
+
+// Snap is a [backends.StagedSnap] whose Data is in a staged file.
+type Snap struct {
+	File
+	Failure func() error      // why the storage takes nothing any more; nil where it does
+	Saved   func(error) error // takes note of the file that has its name, or of why it has not
+}
+
+// Save implements [backends.StagedSnap].
+func (s Snap) Save() error {
+	if err := s.Failure(); err != nil {
+		return errors.Join(err, s.Discard())
+	}
+	return s.Saved(s.Publish())
+}
+
 // writeFile writes header and body; the checksum, which is known last, goes to
 // its place at the end.
 func writeFile(f *os.File, meta *raftpb.SnapshotMetadata, size int64, data io.Reader) error {
@@ -92,11 +114,12 @@ func writeFile(f *os.File, meta *raftpb.SnapshotMetadata, size int64, data io.Re
 	head = append(head, 0, 0, 0, 0)
 	head = binary.LittleEndian.AppendUint64(head, body)
 	head = append(head, field...)
-	w := &summedFile{f: f}
 	if _, err := f.Write(head); err != nil {
 		return err
 	}
-	w.sum = crc32.Checksum(head[crcOffset+4:], castagnoli)
+	sum := crc32.New(castagnoli)
+	sum.Write(head[crcOffset+4:])
+	w := io.MultiWriter(f, sum)
 	if size != noData {
 		if err := copyExactly(w, data, size); err != nil {
 			return err
@@ -105,7 +128,7 @@ func writeFile(f *os.File, meta *raftpb.SnapshotMetadata, size int64, data io.Re
 	if _, err := w.Write(tail); err != nil {
 		return err
 	}
-	_, err = f.WriteAt(binary.LittleEndian.AppendUint32(nil, w.sum), int64(crcOffset))
+	_, err = f.WriteAt(binary.LittleEndian.AppendUint32(nil, sum.Sum32()), int64(crcOffset))
 	return err
 }
 
@@ -139,18 +162,6 @@ func (l *limitedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// summedFile keeps the checksum of what is written.
-type summedFile struct {
-	f   *os.File
-	sum uint32
-}
-
-func (w *summedFile) Write(p []byte) (int, error) {
-	n, err := w.f.Write(p)
-	w.sum = crc32.Update(w.sum, castagnoli, p[:n])
-	return n, err
-}
-
 // Open reads the Data of the snapshot that was saved with meta, and its size. The
 // file stays readable when Release removes it. Data that differs from what was
 // saved ends in a *[backends.DamageError] instead of io.EOF.
@@ -160,7 +171,7 @@ func Open(dir string, meta *raftpb.SnapshotMetadata) (_ io.ReadCloser, size int6
 	if err != nil {
 		return nil, 0, fmt.Errorf("read snapshot %d: %w", meta.GetIndex(), err)
 	}
-	r := &reader{f: f, path: path}
+	r := &reader{f: f, path: path, sum: crc32.New(castagnoli)}
 	if err := r.readHead(); err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}
@@ -171,7 +182,7 @@ func Open(dir string, meta *raftpb.SnapshotMetadata) (_ io.ReadCloser, size int6
 type reader struct {
 	f        *os.File
 	path     string
-	sum      uint32
+	sum      hash.Hash32
 	want     uint32
 	left     int64 // of Data
 	tail     int64 // bytes after Data
@@ -211,7 +222,7 @@ func (r *reader) readHead() error {
 	r.left = max(size, 0)
 	r.tail = body - int64(head) - r.left
 	start := headerSize + head
-	r.sum = crc32.Checksum(b[crcOffset+4:start], castagnoli)
+	r.sum.Write(b[crcOffset+4 : start])
 	if _, err := r.f.Seek(int64(start), io.SeekStart); err != nil {
 		return fmt.Errorf("read a snapshot: %w", err)
 	}
@@ -224,7 +235,7 @@ func (r *reader) Read(p []byte) (n int, err error) {
 	}
 	if r.left > 0 {
 		n, err = r.f.Read(p[:min(int64(len(p)), r.left)])
-		r.sum = crc32.Update(r.sum, castagnoli, p[:n])
+		r.sum.Write(p[:n])
 		r.left -= int64(n)
 		if errors.Is(err, io.EOF) {
 			return n, r.damaged("the file became shorter while it was read")
@@ -248,22 +259,14 @@ func (r *reader) verify() error {
 	if r.verified {
 		return nil
 	}
-	h := &hasher{r.sum}
-	if _, err := io.CopyN(h, r.f, r.tail); err != nil {
+	if _, err := io.CopyN(r.sum, r.f, r.tail); err != nil {
 		return r.damaged("the file became shorter while it was read")
 	}
-	if h.sum != r.want {
-		return r.damaged("checksum is %08x, the header says %08x", h.sum, r.want)
+	if sum := r.sum.Sum32(); sum != r.want {
+		return r.damaged("checksum is %08x, the header says %08x", sum, r.want)
 	}
 	r.verified = true
 	return nil
-}
-
-type hasher struct{ sum uint32 }
-
-func (h *hasher) Write(p []byte) (int, error) {
-	h.sum = crc32.Update(h.sum, castagnoli, p)
-	return len(p), nil
 }
 
 func (r *reader) Close() error { return r.f.Close() }

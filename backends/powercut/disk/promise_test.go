@@ -39,138 +39,150 @@ func state(d *disk.Disk) string {
 	return s
 }
 
-// TestPromises lists, for a disk where the file "old" holds the page O and "new"
-// does not exist, what each sequence may leave.
-func TestPromises(t *testing.T) {
-	type step func(t *testing.T, d *disk.Disk)
-	create := func(name string) step {
-		return func(t *testing.T, d *disk.Disk) {
-			if _, errno := d.Create(d.Root(), name, 0o644); errno != 0 {
-				t.Fatal(errno)
-			}
+// step is what is done to a disk before its power is cut.
+type step func(t *testing.T, d *disk.Disk)
+
+func create(name string) step {
+	return func(t *testing.T, d *disk.Disk) {
+		if _, errno := d.Create(d.Root(), name, 0o644); errno != 0 {
+			t.Fatal(errno)
 		}
 	}
-	write := func(name string, off int64, b byte) step {
-		return func(t *testing.T, d *disk.Disk) { d.Write(find(t, d, name), off, page(b)) }
-	}
-	fsync := func(name string) step {
-		return func(t *testing.T, d *disk.Disk) { d.Fsync(find(t, d, name), false) }
-	}
-	fdatasync := func(name string) step {
-		return func(t *testing.T, d *disk.Disk) { d.Fsync(find(t, d, name), true) }
-	}
-	rename := func(from, to string) step {
-		return func(t *testing.T, d *disk.Disk) { d.Rename(d.Root(), from, d.Root(), to, 0) }
-	}
-	unlink := func(name string) step {
-		return func(t *testing.T, d *disk.Disk) { d.Unlink(d.Root(), name) }
-	}
-	truncate := func(name string, size int64) step {
-		return func(t *testing.T, d *disk.Disk) { d.Truncate(find(t, d, name), size) }
-	}
-	dirsync := func(t *testing.T, d *disk.Disk) { d.FsyncDir(d.Root()) }
+}
 
-	cases := []struct {
-		name  string
-		steps []step
-		// The states that some seeds lead to, all of them.
-		strict, ordered []string
-	}{
-		{
-			"overwrite", []step{write("old", 0, 'N')},
-			[]string{"old=O ", "old=N ", "old=~ "}, []string{"old=O ", "old=N ", "old=~ "},
-		},
-		{
-			"overwrite, fdatasync", []step{write("old", 0, 'N'), fdatasync("old")},
-			[]string{"old=N "}, []string{"old=N "},
-		},
-		{
-			// Strict: the size may survive without the data.
-			"append", []step{write("old", disk.PageSize, 'N')},
-			[]string{"old=O ", "old=ON ", "old=O0 ", "old=O~ "}, []string{"old=O ", "old=ON "},
-		},
-		{
-			"truncate", []step{truncate("old", 0)},
-			[]string{"old=O ", "old= "}, []string{"old=O ", "old= "},
-		},
-		{
-			"create, write, fsync: the name is not durable in strict",
-			[]step{create("new"), write("new", 0, 'N'), fsync("new")},
-			[]string{"old=O ", "new=N old=O "}, []string{"new=N old=O "},
-		},
-		{
-			"create, write, fsync, fsync the directory",
-			[]step{create("new"), write("new", 0, 'N'), fsync("new"), dirsync},
-			[]string{"new=N old=O "}, []string{"new=N old=O "},
-		},
-		{
-			"create, write, fsync the directory: the data is not durable",
-			[]step{create("new"), write("new", 0, 'N'), dirsync},
-			[]string{"new= old=O ", "new=0 old=O ", "new=~ old=O ", "new=N old=O "},
-			[]string{"new= old=O ", "new=N old=O "},
-		},
-		{
-			"write a new file, rename it over the old one",
-			[]step{create("new"), write("new", 0, 'N'), fsync("new"), rename("new", "old")},
-			[]string{"old=O ", "new=N old=O ", "old=N "}, []string{"new=N old=O ", "old=N "},
-		},
-		{
-			// Ordered: auto_da_alloc takes the data along.
-			"rename over the old one without fsync, fsync the directory",
-			[]step{create("new"), write("new", 0, 'N'), rename("new", "old"), dirsync},
-			[]string{"old= ", "old=0 ", "old=~ ", "old=N "}, []string{"old=N "},
-		},
-		{
-			"rename over the old one without fsync",
-			[]step{create("new"), write("new", 0, 'N'), rename("new", "old")},
-			[]string{"old=O ", "new= old=O ", "new=0 old=O ", "new=~ old=O ", "new=N old=O ", "old= ", "old=0 ", "old=~ ", "old=N "},
-			[]string{"old=O ", "new= old=O ", "new=N old=O ", "old=N "},
-		},
-		{
-			// Blocks written after a truncation belong to the new extent: they are
-			// not there without the truncation.
-			"truncate and write again",
-			[]step{write("old", disk.PageSize, 'O'), fsync("old"), truncate("old", 0), write("old", 0, 'N')},
-			[]string{"old=OO ", "old= ", "old=0 ", "old=~ ", "old=N "},
-			[]string{"old=OO ", "old= ", "old=N "},
-		},
-		{
-			"rename twice", []step{rename("old", "x"), rename("x", "y")},
-			[]string{"old=O ", "x=O ", "y=O "}, []string{"old=O ", "x=O ", "y=O "},
-		},
-		{
-			"create, fdatasync", []step{create("new"), fdatasync("new")},
-			[]string{"old=O ", "new= old=O "}, []string{"new= old=O "},
-		},
-		{
-			"unlink", []step{unlink("old")},
-			[]string{"", "old=O "}, []string{"", "old=O "},
-		},
-		{
-			"unlink, fsync the directory", []step{unlink("old"), dirsync},
-			[]string{""}, []string{""},
-		},
-		{
-			// fsync of a plain overwrite commits the journal (the times of the inode
-			// change), fdatasync does not.
-			"unlink in the wake of another file's fsync",
-			[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", 0, 'N'), fsync("new")},
-			[]string{"new=N ", "new=N old=O "}, []string{"new=N "},
-		},
-		{
-			"unlink in the wake of another file's fdatasync",
-			[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", 0, 'N'), fdatasync("new")},
-			[]string{"new=N ", "new=N old=O "}, []string{"new=N ", "new=N old=O "},
-		},
-		{
-			// An append changes the size, which fdatasync commits, and with it the
-			// journal.
-			"unlink in the wake of another file's append and fdatasync",
-			[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", disk.PageSize, 'N'), fdatasync("new")},
-			[]string{"new=AN ", "new=AN old=O "}, []string{"new=AN "},
-		},
-	}
-	for _, c := range cases {
+func write(name string, off int64, b byte) step {
+	return func(t *testing.T, d *disk.Disk) { d.Write(find(t, d, name), off, page(b)) }
+}
+
+func fsync(name string) step {
+	return func(t *testing.T, d *disk.Disk) { d.Fsync(find(t, d, name), false) }
+}
+
+func fdatasync(name string) step {
+	return func(t *testing.T, d *disk.Disk) { d.Fsync(find(t, d, name), true) }
+}
+
+func rename(from, to string) step {
+	return func(t *testing.T, d *disk.Disk) { d.Rename(d.Root(), from, d.Root(), to, 0) }
+}
+
+func unlink(name string) step {
+	return func(t *testing.T, d *disk.Disk) { d.Unlink(d.Root(), name) }
+}
+
+func truncate(name string, size int64) step {
+	return func(t *testing.T, d *disk.Disk) { d.Truncate(find(t, d, name), size) }
+}
+
+func dirsync(_ *testing.T, d *disk.Disk) { d.FsyncDir(d.Root()) }
+
+// promises lists, for a disk where the file "old" holds the page O and "new" does not
+// exist, what each sequence of steps may leave.
+var promises = []struct {
+	name  string
+	steps []step
+	// The states that some seeds lead to, all of them.
+	strict, ordered []string
+}{
+	{
+		"overwrite", []step{write("old", 0, 'N')},
+		[]string{"old=O ", "old=N ", "old=~ "}, []string{"old=O ", "old=N ", "old=~ "},
+	},
+	{
+		"overwrite, fdatasync", []step{write("old", 0, 'N'), fdatasync("old")},
+		[]string{"old=N "}, []string{"old=N "},
+	},
+	{
+		// Strict: the size may survive without the data.
+		"append", []step{write("old", disk.PageSize, 'N')},
+		[]string{"old=O ", "old=ON ", "old=O0 ", "old=O~ "}, []string{"old=O ", "old=ON "},
+	},
+	{
+		"truncate", []step{truncate("old", 0)},
+		[]string{"old=O ", "old= "}, []string{"old=O ", "old= "},
+	},
+	{
+		"create, write, fsync: the name is not durable in strict",
+		[]step{create("new"), write("new", 0, 'N'), fsync("new")},
+		[]string{"old=O ", "new=N old=O "}, []string{"new=N old=O "},
+	},
+	{
+		"create, write, fsync, fsync the directory",
+		[]step{create("new"), write("new", 0, 'N'), fsync("new"), dirsync},
+		[]string{"new=N old=O "}, []string{"new=N old=O "},
+	},
+	{
+		"create, write, fsync the directory: the data is not durable",
+		[]step{create("new"), write("new", 0, 'N'), dirsync},
+		[]string{"new= old=O ", "new=0 old=O ", "new=~ old=O ", "new=N old=O "},
+		[]string{"new= old=O ", "new=N old=O "},
+	},
+	{
+		"write a new file, rename it over the old one",
+		[]step{create("new"), write("new", 0, 'N'), fsync("new"), rename("new", "old")},
+		[]string{"old=O ", "new=N old=O ", "old=N "}, []string{"new=N old=O ", "old=N "},
+	},
+	{
+		// Ordered: auto_da_alloc takes the data along.
+		"rename over the old one without fsync, fsync the directory",
+		[]step{create("new"), write("new", 0, 'N'), rename("new", "old"), dirsync},
+		[]string{"old= ", "old=0 ", "old=~ ", "old=N "}, []string{"old=N "},
+	},
+	{
+		"rename over the old one without fsync",
+		[]step{create("new"), write("new", 0, 'N'), rename("new", "old")},
+		[]string{"old=O ", "new= old=O ", "new=0 old=O ", "new=~ old=O ", "new=N old=O ", "old= ", "old=0 ", "old=~ ", "old=N "},
+		[]string{"old=O ", "new= old=O ", "new=N old=O ", "old=N "},
+	},
+	{
+		// Blocks written after a truncation belong to the new extent: they are
+		// not there without the truncation.
+		"truncate and write again",
+		[]step{write("old", disk.PageSize, 'O'), fsync("old"), truncate("old", 0), write("old", 0, 'N')},
+		[]string{"old=OO ", "old= ", "old=0 ", "old=~ ", "old=N "},
+		[]string{"old=OO ", "old= ", "old=N "},
+	},
+	{
+		"rename twice", []step{rename("old", "x"), rename("x", "y")},
+		[]string{"old=O ", "x=O ", "y=O "}, []string{"old=O ", "x=O ", "y=O "},
+	},
+	{
+		"create, fdatasync", []step{create("new"), fdatasync("new")},
+		[]string{"old=O ", "new= old=O "}, []string{"new= old=O "},
+	},
+	{
+		"unlink", []step{unlink("old")},
+		[]string{"", "old=O "}, []string{"", "old=O "},
+	},
+	{
+		"unlink, fsync the directory", []step{unlink("old"), dirsync},
+		[]string{""}, []string{""},
+	},
+	{
+		// fsync of a plain overwrite commits the journal (the times of the inode
+		// change), fdatasync does not.
+		"unlink in the wake of another file's fsync",
+		[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", 0, 'N'), fsync("new")},
+		[]string{"new=N ", "new=N old=O "}, []string{"new=N "},
+	},
+	{
+		"unlink in the wake of another file's fdatasync",
+		[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", 0, 'N'), fdatasync("new")},
+		[]string{"new=N ", "new=N old=O "}, []string{"new=N ", "new=N old=O "},
+	},
+	{
+		// An append changes the size, which fdatasync commits, and with it the
+		// journal.
+		"unlink in the wake of another file's append and fdatasync",
+		[]step{create("new"), dirsync, write("new", 0, 'A'), fsync("new"), unlink("old"), write("new", disk.PageSize, 'N'), fdatasync("new")},
+		[]string{"new=AN ", "new=AN old=O "}, []string{"new=AN "},
+	},
+}
+
+// TestPromises: of every promise, some seed leads to each of its states, and none to
+// another.
+func TestPromises(t *testing.T) {
+	for _, c := range promises {
 		for mode, want := range map[disk.Mode][]string{disk.Strict: c.strict, disk.Ordered: c.ordered} {
 			t.Run(fmt.Sprintf("%s/%s", mode, c.name), func(t *testing.T) {
 				d := disk.New(mode)

@@ -26,14 +26,14 @@ var certificates = []string{"ca.crt", "ca.key", "agent.crt", "agent.key", "coord
 
 // manifests are the objects of the kustomization, and the pod that fetches.
 type manifests struct {
-	namespaces  []*corev1.Namespace
-	secrets     []*corev1.Secret
-	services    []*corev1.Service
-	claims      []*corev1.PersistentVolumeClaim
-	policies    []*networkingv1.NetworkPolicy
-	statefulSet *appsv1.StatefulSet
-	job         *batchv1.Job
-	fetch       *corev1.Pod
+	namespaces   []*corev1.Namespace
+	secrets      []*corev1.Secret
+	services     []*corev1.Service
+	claims       []*corev1.PersistentVolumeClaim
+	policies     []*networkingv1.NetworkPolicy
+	statefulSets []*appsv1.StatefulSet
+	jobs         []*batchv1.Job
+	pods         []*corev1.Pod // the one that fetches
 }
 
 // sources puts the manifests into a file system in memory, with certificates.
@@ -89,49 +89,48 @@ func build(fs filesys.FileSystem) (*manifests, error) {
 
 // decode knows the kinds that there are; a field that a type does not have is an
 // error.
-func (m *manifests) decode(kind string, text []byte) error {
-	strict := func(into any) error { return yaml.UnmarshalStrict(text, into) }
+func (m *manifests) decode(kind string, text []byte) (err error) {
 	switch kind {
 	case "Namespace":
-		m.namespaces = append(m.namespaces, new(corev1.Namespace))
-		return strict(m.namespaces[len(m.namespaces)-1])
+		m.namespaces, err = add(m.namespaces, text)
 	case "Secret":
-		m.secrets = append(m.secrets, new(corev1.Secret))
-		return strict(m.secrets[len(m.secrets)-1])
+		m.secrets, err = add(m.secrets, text)
 	case "Service":
-		m.services = append(m.services, new(corev1.Service))
-		return strict(m.services[len(m.services)-1])
+		m.services, err = add(m.services, text)
 	case "PersistentVolumeClaim":
-		m.claims = append(m.claims, new(corev1.PersistentVolumeClaim))
-		return strict(m.claims[len(m.claims)-1])
+		m.claims, err = add(m.claims, text)
 	case "NetworkPolicy":
-		m.policies = append(m.policies, new(networkingv1.NetworkPolicy))
-		return strict(m.policies[len(m.policies)-1])
+		m.policies, err = add(m.policies, text)
 	case "StatefulSet":
-		m.statefulSet = new(appsv1.StatefulSet)
-		return strict(m.statefulSet)
+		m.statefulSets, err = add(m.statefulSets, text)
 	case "Job":
-		m.job = new(batchv1.Job)
-		return strict(m.job)
+		m.jobs, err = add(m.jobs, text)
 	case "Pod":
-		m.fetch = new(corev1.Pod)
-		return strict(m.fetch)
+		m.pods, err = add(m.pods, text)
+	default:
+		err = errors.New("this test does not know the kind")
 	}
-	return errors.New("this test does not know the kind")
+	return err
+}
+
+// add decodes one more object of a type, strictly.
+func add[T any](list []*T, text []byte) ([]*T, error) {
+	object := new(T)
+	return append(list, object), yaml.UnmarshalStrict(text, object)
 }
 
 // problems follows every name from its use to its definition.
 func (m *manifests) problems() []string {
 	var out []string
 	bad := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if len(m.namespaces) != 1 || m.statefulSet == nil || m.job == nil || m.fetch == nil || len(m.services) != 1 || len(m.policies) != 1 {
+	if len(m.namespaces) != 1 || len(m.statefulSets) != 1 || len(m.jobs) != 1 || len(m.pods) != 1 || len(m.services) != 1 || len(m.policies) != 1 {
 		return []string{"an object is missing or doubled"}
 	}
 	m.checkNamespaces(bad)
 	m.checkAgents(bad)
 	m.checkJob(bad)
 	for name, spec := range map[string]*corev1.PodSpec{
-		"agent": &m.statefulSet.Spec.Template.Spec, "coordinator": &m.job.Spec.Template.Spec, "fetch": &m.fetch.Spec,
+		"agent": &m.statefulSets[0].Spec.Template.Spec, "coordinator": &m.jobs[0].Spec.Template.Spec, "fetch": &m.pods[0].Spec,
 	} {
 		m.checkPod(name, spec, bad)
 	}
@@ -144,7 +143,7 @@ type complain func(format string, args ...any)
 func (m *manifests) checkNamespaces(bad complain) {
 	want := m.namespaces[0].Name
 	in := map[string]string{
-		"statefulset": m.statefulSet.Namespace, "job": m.job.Namespace, "fetch": m.fetch.Namespace,
+		"statefulset": m.statefulSets[0].Namespace, "job": m.jobs[0].Namespace, "fetch": m.pods[0].Namespace,
 		"service": m.services[0].Namespace, "policy": m.policies[0].Namespace,
 	}
 	for _, c := range m.claims {
@@ -161,17 +160,17 @@ func (m *manifests) checkNamespaces(bad complain) {
 }
 
 func (m *manifests) checkAgents(bad complain) {
-	set, service := m.statefulSet, m.services[0]
+	set, service := m.statefulSets[0], m.services[0]
 	labels := set.Spec.Template.Labels
 	if !selects(set.Spec.Selector.MatchLabels, labels) || !selects(service.Spec.Selector, labels) || !selects(m.policies[0].Spec.PodSelector.MatchLabels, labels) {
 		bad("a selector does not find the agents %v", labels)
 	}
-	if selects(service.Spec.Selector, m.job.Spec.Template.Labels) {
+	if selects(service.Spec.Selector, m.jobs[0].Spec.Template.Labels) {
 		bad("the service finds the coordinator")
 	}
 	for _, rule := range m.policies[0].Spec.Ingress {
 		for _, from := range rule.From {
-			if !selects(from.PodSelector.MatchLabels, labels) || !selects(from.PodSelector.MatchLabels, m.job.Spec.Template.Labels) {
+			if !selects(from.PodSelector.MatchLabels, labels) || !selects(from.PodSelector.MatchLabels, m.jobs[0].Spec.Template.Labels) {
 				bad("the network policy keeps agents or coordinator out")
 			}
 		}
@@ -204,10 +203,10 @@ func (m *manifests) checkAgents(bad complain) {
 }
 
 func (m *manifests) checkJob(bad complain) {
-	container := m.job.Spec.Template.Spec.Containers[0]
+	container := m.jobs[0].Spec.Template.Spec.Containers[0]
 	var want []string
-	for i := range int(*m.statefulSet.Spec.Replicas) {
-		want = append(want, fmt.Sprintf("%s-%d.%s:%d", m.statefulSet.Name, i, m.services[0].Name, m.services[0].Spec.Ports[0].Port))
+	for i := range int(*m.statefulSets[0].Spec.Replicas) {
+		want = append(want, fmt.Sprintf("%s-%d.%s:%d", m.statefulSets[0].Name, i, m.services[0].Name, m.services[0].Spec.Ports[0].Port))
 	}
 	if got := flagValue(container.Args, "--hosts"); got != strings.Join(want, ",") {
 		bad("--hosts=%s, want %s", got, strings.Join(want, ","))
@@ -215,12 +214,12 @@ func (m *manifests) checkJob(bad complain) {
 	if !strings.HasPrefix(flagValue(container.Args, "--out"), mountOf(container, "results")+"/") {
 		bad("--out is not on the volume of the results")
 	}
-	for _, rule := range m.job.Spec.PodFailurePolicy.Rules {
+	for _, rule := range m.jobs[0].Spec.PodFailurePolicy.Rules {
 		if rule.OnExitCodes == nil || *rule.OnExitCodes.ContainerName != container.Name {
 			bad("a rule of the failure policy names no container of the job")
 		}
 	}
-	if m.job.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyNever {
+	if m.jobs[0].Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyNever {
 		bad("a failure policy needs restartPolicy Never")
 	}
 }
@@ -239,7 +238,7 @@ func (m *manifests) checkPod(name string, spec *corev1.PodSpec, bad complain) {
 		}
 	}
 	if name == "agent" {
-		for _, c := range m.statefulSet.Spec.VolumeClaimTemplates {
+		for _, c := range m.statefulSets[0].Spec.VolumeClaimTemplates {
 			defined[c.Name] = true
 		}
 	}

@@ -40,9 +40,9 @@ func newEndpoint(h *host, id uint64, r node.Receiver) *endpoint {
 // Send implements node.Transport.
 func (e *endpoint) Send(msgs []*raftpb.Message) { e.host.send(e, msgs) }
 
-// process hands one message to the group. The wrapped network's context, which
-// ends when the host does, is not needed: a host ends after its groups.
-func (e *endpoint) process(_ context.Context, m *raftpb.Message) error {
+// process hands one message to the group, whose context ends before that of the
+// wrapped network: a host ends after its groups.
+func (e *endpoint) process(m *raftpb.Message) error {
 	e.busy.RLock()
 	defer e.busy.RUnlock()
 	if e.closing.Load() {
@@ -64,9 +64,7 @@ func (e *endpoint) propose() {
 	for {
 		select {
 		case m := <-e.props:
-			if e.recv.Process(e.ctx, m) != nil && e.ctx.Err() == nil {
-				continue // refused, as any proposal may be
-			}
+			_ = e.recv.Process(e.ctx, m) // it may be refused, as any proposal
 		case <-e.ctx.Done():
 			return
 		}

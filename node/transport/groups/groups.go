@@ -76,11 +76,7 @@ func (n *Network) Stats() (total node.TransportStats, counted bool) {
 	defer n.mu.Unlock()
 	for _, h := range n.hosts {
 		if s, ok := h.inner.(node.StatsReporter); ok {
-			st := s.Stats()
-			total.Messages += st.Messages
-			total.Bytes += st.Bytes
-			total.Dropped += st.Dropped
-			counted = true
+			total, counted = total.Add(s.Stats()), true
 		}
 	}
 	return total, counted
@@ -282,7 +278,7 @@ func (h *host) flush() {
 var errNobody = errors.New("groups: no group took the message")
 
 // Process implements node.Receiver: it hands what a carrier holds to its groups.
-func (h *host) Process(ctx context.Context, c *raftpb.Message) error {
+func (h *host) Process(_ context.Context, c *raftpb.Message) error {
 	ids, taken := c.GetContext(), 0
 	var errs error
 	for _, m := range c.GetResponses() {
@@ -295,7 +291,7 @@ func (h *host) Process(ctx context.Context, c *raftpb.Message) error {
 		if e == nil {
 			continue
 		}
-		if err := e.process(ctx, m); err != nil {
+		if err := e.process(m); err != nil {
 			errs = errors.Join(errs, err)
 		} else {
 			taken++
