@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ var settings = []setting{
 	{"transport", func(r *result.Run) string { return r.Transport }, func(r *result.Run) { r.Transport = "" }},
 	{"batch", func(r *result.Run) string { return fmt.Sprint(r.Batch) }, func(r *result.Run) { r.Batch = 0 }},
 	{"gomaxprocs", func(r *result.Run) string { return fmt.Sprint(r.GOMAXPROCS) }, func(r *result.Run) { r.GOMAXPROCS = 0 }},
-	{"placement", func(r *result.Run) string { return r.Placement }, func(r *result.Run) { r.Placement, r.GOMAXPROCS = "", 0 }},
+	{"placement", func(r *result.Run) string { return cmp.Or(r.Placement, "in-process") }, func(r *result.Run) { r.Placement, r.GOMAXPROCS = "", 0 }},
 	{"nodes", func(r *result.Run) string { return fmt.Sprint(r.Nodes) }, func(r *result.Run) { r.Nodes, r.GOMAXPROCS = 0, 0 }},
 }
 

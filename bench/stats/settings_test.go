@@ -46,6 +46,21 @@ func TestCompareBy(t *testing.T) {
 	}
 }
 
+// The placement that is the default has no name in a run, and one for who asks.
+func TestCompareByPlacement(t *testing.T) {
+	runs := twoLoops(6)
+	for i := range runs {
+		if runs[i].Loop == "async" {
+			runs[i].Placement = "process"
+		}
+		runs[i].Loop = ""
+	}
+	table, err := CompareBy(runs, "placement", "in-process", "process", throughputOnly)
+	if err != nil || len(table) != 2 {
+		t.Errorf("%d comparisons, want one for each backend: %v", len(table), err)
+	}
+}
+
 // Runs that differ in something else as well are not compared.
 func TestCompareByNothingElse(t *testing.T) {
 	runs := twoLoops(6)
