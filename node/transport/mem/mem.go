@@ -202,16 +202,21 @@ func (l *link) put(m *raftpb.Message) bool {
 	if m.GetType() == raftpb.MsgProp {
 		box = l.to.props
 	}
-	if !box.put(item{link: l, msg: isolate.Clone(m), bytes: size}) {
-		l.messages.Add(-1)
-		l.bytes.Add(-size)
-		return false
+	// Counted before it can arrive, so that whoever has a message finds it in Stats.
+	sent := size
+	if opts.Codec {
+		sent = 0 // recode counts what it encodes
 	}
 	l.from.messages.Add(1)
-	if !opts.Codec { // else recode counts what it encodes
-		l.from.bytes.Add(size)
+	l.from.bytes.Add(sent)
+	if box.put(item{link: l, msg: isolate.Clone(m), bytes: size}) {
+		return true
 	}
-	return true
+	l.from.messages.Add(-1)
+	l.from.bytes.Add(-sent)
+	l.messages.Add(-1)
+	l.bytes.Add(-size)
+	return false
 }
 
 // drop counts a lost message of this sender and says so to its node.
