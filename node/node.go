@@ -169,8 +169,8 @@ type Node struct {
 	removed        atomic.Pointer[map[uint64]struct{}] // members removed by a ConfChange
 
 	failOnce sync.Once
-	failed   chan struct{}
-	err      error // set before failed is closed
+	err      atomic.Pointer[error]
+	failed   chan struct{} // closed once err is there and nothing more is taken
 }
 
 // Start joins the network and runs the node. A node with an empty State starts a
@@ -352,24 +352,24 @@ func (n *Node) Stop() {
 // fail stops the node with the first error of its storage or state machine.
 func (n *Node) fail(err error) {
 	n.failOnce.Do(func() {
-		n.err = fmt.Errorf("node %d: %w", n.cfg.ID, err)
+		err := fmt.Errorf("node %d: %w", n.cfg.ID, err)
 		n.cfg.Logger.Error("node stops", "node", n.cfg.ID, "error", err)
-		close(n.failed)
+		n.err.Store(&err) // first: who is refused can ask why
 		n.cancel()
+		close(n.failed)
 	})
 }
 
 // Failed is closed when the node stopped because of an error; see [Node.Err].
+// From then on every call is refused with [ErrStopped].
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
 // Err is why the node stopped by itself, nil while it has not.
 func (n *Node) Err() error {
-	select {
-	case <-n.failed:
-		return n.err
-	default:
-		return nil
+	if err := n.err.Load(); err != nil {
+		return *err
 	}
+	return nil
 }
 
 // Status returns the node's view of itself; cheap, from any goroutine.
