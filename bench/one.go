@@ -88,6 +88,9 @@ func (o One) Header() result.Run {
 		Load: result.Load{Kind: string(o.Load.Kind), Clients: o.Load.Clients, Rate: o.Load.Rate, Point: o.Load.Point, Share: o.Load.Share,
 			SLO: o.Load.objective(), Step: o.Load.Step},
 	}
+	if o.Laps > 1 {
+		run.Lap = o.Lap
+	}
 	if o.Placement.remote() {
 		run.Placement = string(o.Placement)
 	}

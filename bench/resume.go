@@ -87,7 +87,7 @@ func (s *Spec) fillMatrix() error {
 			return usage("configuration %q of the matrix is given twice", c.Variant)
 		}
 		seen[c.Variant] = true
-		c.Seed, c.Repeats = s.Seed, s.Repeats
+		c.Seed, c.Repeats, c.Laps = s.Seed, s.Repeats, s.Laps
 		c.Networks, c.RunOne, c.WriteLog, c.ReadTrace = s.Networks, s.RunOne, s.WriteLog, s.ReadTrace
 		if err := c.Fill(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Variant, err))

@@ -34,12 +34,15 @@ func kept(t *testing.T, res *result.Result) *result.Result {
 // TestResume stops a suite after every number of runs in turn; what goes on from
 // the last checkpoint holds every run once, and what an uninterrupted one holds.
 func TestResume(t *testing.T) {
-	for name, l := range map[string]Load{"curve": {Kind: LoadCurve}, "search": {Kind: LoadSearch, Metric: "p99", SLO: 10 * time.Millisecond}, "closed": Closed(8)} {
+	for name, l := range map[string]Load{"curve": {Kind: LoadCurve}, "search": {Kind: LoadSearch, Metric: "p99", SLO: 10 * time.Millisecond}, "closed": Closed(8), "laps": Closed(9)} {
 		t.Run(name, func(t *testing.T) {
 			fresh := func() Spec {
 				spec := suiteOf(t, l, "a", "b")
 				spec.Repeats, spec.RunOne = 2, simulated(map[string]float64{"a": 5000, "b": 300}, 0)
 				spec.Seed = 7
+				if name == "laps" {
+					spec.Laps = 3
+				}
 				return spec
 			}
 			whole := mustRun(t, fresh())

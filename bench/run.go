@@ -104,22 +104,27 @@ func tryParams(b backends.Backend) error {
 	return errors.Join(err, os.RemoveAll(scratch))
 }
 
-// plan lists what one block holds, in seeded random order. Each place is a run,
-// or a series of runs that depend on each other ([seriesOf]).
+// plan lists what one block holds: as many laps as the spec asks for, each with
+// everything once in seeded random order. Each place is a run, or a series of runs
+// that depend on each other ([seriesOf]).
 func (s *Spec) plan(block int) []One {
 	rng := rand.New(rand.NewPCG(uint64(s.Seed), uint64(block)))
 	var ones []One
-	for _, c := range s.configs() {
-		for _, b := range c.Backends {
-			ones = append(ones, c.places(b, block)...)
+	for lap := 1; lap <= s.Laps; lap++ {
+		var places []One
+		for _, c := range s.configs() {
+			for _, b := range c.Backends {
+				places = append(places, c.places(b, block, lap)...)
+			}
 		}
+		rng.Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
+		ones = append(ones, places...)
 	}
-	rng.Shuffle(len(ones), func(i, j int) { ones[i], ones[j] = ones[j], ones[i] })
 	return ones
 }
 
-// places is what a block holds for one backend.
-func (s *Spec) places(b backends.Backend, block int) []One {
+// places is what a lap of a block holds for one backend.
+func (s *Spec) places(b backends.Backend, block, lap int) []One {
 	sizes := []int64{0}
 	if s.sized() {
 		sizes = s.StateSizes
@@ -129,7 +134,7 @@ func (s *Spec) places(b backends.Backend, block int) []One {
 	}
 	var ones []One
 	for _, size := range sizes {
-		one := One{Spec: *s, Backend: b, Block: block, StateSize: size}
+		one := One{Spec: *s, Backend: b, Block: block, Lap: lap, StateSize: size}
 		ones = append(ones, one)
 		if s.Workload.Kind == WorkloadRestart && s.WriteLog != nil {
 			one.Killed = true

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,6 +220,41 @@ func TestPlan(t *testing.T) {
 	}
 	if order(1, 1) == order(1, 2) && order(1, 2) == order(1, 3) || order(1, 1) == order(2, 1) && order(1, 2) == order(2, 2) {
 		t.Errorf("orders do not vary: %s %s %s, %s", order(1, 1), order(1, 2), order(1, 3), order(2, 1))
+	}
+}
+
+// TestLaps: each lap of a block holds every backend once, in an order of its own;
+// the runs have names of their own, and say which lap they are.
+func TestLaps(t *testing.T) {
+	spec := suiteOf(t, Closed(8), "a", "b", "c")
+	spec.Repeats, spec.Laps, spec.RunOne = 2, 4, simulated(map[string]float64{"a": 5000, "b": 300, "c": 50}, 0)
+	res := mustRun(t, spec)
+	if len(res.Runs) != 2*4*3 || res.Planned != len(res.Runs) {
+		t.Fatalf("%d runs, %d planned", len(res.Runs), res.Planned)
+	}
+	ids, orders := map[string]bool{}, map[string]bool{}
+	for i := 0; i < len(res.Runs); i += 3 {
+		var names []string
+		for _, r := range res.Runs[i : i+3] {
+			names = append(names, r.Backend)
+			if ids[r.ID] || r.Block != 1+i/12 || r.Lap != 1+i/3%4 {
+				t.Errorf("run %d is %s in lap %d of block %d", i, r.ID, r.Lap, r.Block)
+			}
+			ids[r.ID] = true
+		}
+		orders[strings.Join(names, "")] = true
+		if slices.Sort(names); strings.Join(names, "") != "abc" {
+			t.Errorf("a lap of %v", names)
+		}
+	}
+	if len(orders) < 2 {
+		t.Errorf("every lap has the order %v", orders)
+	}
+	spec = suiteOf(t, Load{Kind: LoadCurve}, "a")
+	spec.Laps = 2
+	var bad *UsageError
+	if err := spec.Fill(); !errors.As(err, &bad) {
+		t.Errorf("laps of a curve: %v", err)
 	}
 }
 

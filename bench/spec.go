@@ -53,6 +53,7 @@ type Spec struct {
 	Ops      int64         // measure so many operations instead of a time
 	Timeout  time.Duration // of one operation; default 10 s, with Faults 1 s
 	Repeats  int           // blocks; default 3
+	Laps     int           // runs of each backend in a block, in turns; default 1
 	Seed     int64         // default 1
 
 	// Snapshots is whether the Data of snapshots is streamed where an engine can;
@@ -116,6 +117,7 @@ type One struct {
 	Spec
 	Backend   backends.Backend `json:"-"`
 	Block     int              // from 1
+	Lap       int              // from 1, within the block
 	Order     int              // from 1
 	StateSize int64
 	RunDir    string // of this run alone
@@ -131,6 +133,9 @@ func (o One) ID() string {
 	}
 	if o.Variant != "" {
 		id += "-" + o.Variant
+	}
+	if o.Laps > 1 {
+		id += fmt.Sprintf("-lap-%02d", o.Lap)
 	}
 	switch {
 	case o.Load.Step > 0:
@@ -331,6 +336,7 @@ func ParseWorkload(s string) (Workload, error) {
 const (
 	maxNodes        = 9
 	maxRepeats      = 10_000
+	maxLaps         = 1000
 	maxValueBytes   = 16 << 20
 	maxStateBytes   = 8 << 30
 	defaultStateLen = 64 << 20
@@ -378,6 +384,9 @@ func (s *Spec) Fill() error {
 	check(s.Duration >= 100*time.Millisecond && s.Duration <= 24*time.Hour, "duration %v: want 100ms to 24h", s.Duration)
 	check(s.Warmup >= 0 && s.Warmup <= time.Hour, "warm-up %v: want 0 to 1h", s.Warmup)
 	check(s.Repeats >= 1 && s.Repeats <= maxRepeats, "repeats %d: want 1 to %d", s.Repeats, maxRepeats)
+	check(s.Laps >= 1 && s.Laps <= maxLaps, "laps %d: want 1 to %d", s.Laps, maxLaps)
+	check(s.Laps == 1 || s.Load.Kind != LoadCurve && s.Load.Kind != LoadSearch,
+		"laps %d: a %s is a series of runs already; give repeats instead", s.Laps, s.Load.Kind)
 	check(s.Batch >= 1 && s.Batch <= 1<<16, "batch %d: want 1 to 65536", s.Batch)
 	s.checkGroups(check)
 	check(s.GOMAXPROCS >= 0 && s.GOMAXPROCS <= 1024, "gomaxprocs %d: want 0 (automatic) to 1024", s.GOMAXPROCS)
@@ -403,6 +412,7 @@ func (s *Spec) defaults() {
 	def(&s.Batch, 512)
 	def(&s.ValueSize, 1024)
 	def(&s.Repeats, 3)
+	def(&s.Laps, 1)
 	def(&s.Groups, 1)
 	if s.Groups > 1 {
 		s.Backends = slices.Clone(s.Backends)

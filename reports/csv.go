@@ -52,6 +52,12 @@ func csvColumns() []csvColumn {
 		text("id", func(r *result.Run) string { return r.ID }),
 		text("env", func(r *result.Run) string { return r.Env }),
 		integer("block", func(r *result.Run) int64 { return int64(r.Block) }),
+		text("lap", func(r *result.Run) string {
+			if r.Lap == 0 {
+				return ""
+			}
+			return strconv.Itoa(r.Lap)
+		}),
 		integer("order", func(r *result.Run) int64 { return int64(r.Order) }),
 		text("started", func(r *result.Run) string {
 			if r.Started.IsZero() {

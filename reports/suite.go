@@ -242,16 +242,15 @@ func (rw *row) of(m *metric) summary {
 }
 
 func summarizeRuns(runs []*result.Run, m *metric) summary {
-	var values []float64
 	var out summary
-	for _, r := range runs {
-		if v, ok := m.get(r); ok {
-			values = append(values, v)
+	out.Summary = stats.Summarize(stats.Replicates(runs, func(r *result.Run) (float64, bool) {
+		v, ok := m.get(r)
+		if ok {
 			out.thin = out.thin || m.thin(r)
 			out.bytes = max(out.bytes, sizeOf(r, m))
 		}
-	}
-	out.Summary = stats.Summarize(values)
+		return v, ok
+	}))
 	return out
 }
 
@@ -288,11 +287,13 @@ func largest(runs []*result.Run, m *metric) []*result.Run {
 	return out
 }
 
-// repeats is the number of runs that the smallest row with figures has.
+// repeats is the number of runs (of blocks, where they hold laps) that the smallest
+// row with figures has.
 func (sc *scenario) repeats() int {
 	n := 0
 	for _, rw := range sc.rows {
-		if k := len(rw.decisive()); k > 0 && (n == 0 || k < n) {
+		all := func(*result.Run) (float64, bool) { return 1, true }
+		if k := len(stats.Replicates(rw.decisive(), all)); k > 0 && (n == 0 || k < n) {
 			n = k
 		}
 	}

@@ -117,9 +117,11 @@ type Calibration struct {
 
 // Run is one measurement of one backend: the replicate of every statistic.
 type Run struct {
-	ID         string            `json:"id"`
-	Block      int               `json:"block"` // from 1
-	Order      int               `json:"order"` // position in execution, from 1
+	ID    string `json:"id"`
+	Block int    `json:"block"` // from 1
+	Order int    `json:"order"` // position in execution, from 1
+	// Lap is the turn within the block, from 1; absent where each block holds one.
+	Lap        int               `json:"lap,omitempty"`
 	Started    time.Time         `json:"started,omitzero"`
 	Env        string            `json:"env,omitempty"` // id of the result it comes from, in a merged report
 	Backend    string            `json:"backend"`

@@ -262,10 +262,41 @@ type blockID struct {
 // byBlock is the metric's value in each block; the order lists the blocks as they
 // first appear.
 func (s *series) byBlock(m Metric) (values map[blockID]float64, order []blockID) {
-	all := map[blockID][]float64{}
-	for _, r := range s.runs {
+	return perBlock(s.runs, func(r *result.Run) (float64, bool) {
 		v, _ := m.Get(r)
-		if !m.Solid(r) || v <= 0 { // no ratio can be taken of 0
+		return v, m.Solid(r) && v > 0 // no ratio can be taken of 0
+	})
+}
+
+// Replicates are the values that a statistic counts, in the order in which their
+// blocks first appear: get of each run or, where a block holds laps, the median of
+// the block, since what passes between two laps is less than what passes between
+// two blocks. Runs for which get has nothing are left out.
+func Replicates(runs []*result.Run, get func(*result.Run) (float64, bool)) []float64 {
+	if !slices.ContainsFunc(runs, func(r *result.Run) bool { return r.Lap > 0 }) {
+		var out []float64
+		for _, r := range runs {
+			if v, ok := get(r); ok {
+				out = append(out, v)
+			}
+		}
+		return out
+	}
+	values, order := perBlock(runs, get)
+	out := make([]float64, len(order))
+	for i, id := range order {
+		out[i] = values[id]
+	}
+	return out
+}
+
+// perBlock is the median of what each block measured, and the blocks in the order in
+// which they first appear.
+func perBlock(runs []*result.Run, get func(*result.Run) (float64, bool)) (values map[blockID]float64, order []blockID) {
+	all := map[blockID][]float64{}
+	for _, r := range runs {
+		v, ok := get(r)
+		if !ok {
 			continue
 		}
 		id := blockID{r.Env, r.Block}

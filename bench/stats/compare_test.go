@@ -98,6 +98,34 @@ func TestDriftDividesOut(t *testing.T) {
 	}
 }
 
+// TestLapsCountAsTheirBlock: noise from lap to lap divides out in the median of a
+// block, and does not count as so many blocks.
+func TestLapsCountAsTheirBlock(t *testing.T) {
+	var runs []result.Run
+	for block := 1; block <= 10; block++ {
+		for lap := 1; lap <= 5; lap++ {
+			noise := []float64{1, 0.5, 2, 0.99, 1.01}[(lap+block)%5]
+			a, b := run("a", block, 1000*noise), run("b", block, 900*noise)
+			a.Lap, b.Lap = lap, lap
+			runs = append(runs, a, b)
+		}
+	}
+	c := mustCompare(t, runs, "a", throughputOnly)[0]
+	if c.Verdict != Slower || c.N != 10 || math.Abs(c.Ratio-0.9) > 1e-9 {
+		t.Errorf("by blocks: %+v", c)
+	}
+	suites, err := CompareSuites(Side{Label: "x", Runs: runs}, Side{Label: "y", Runs: runs}, throughputOnly)
+	if err != nil || suites[0].N != 10 || suites[0].BaselineMedian != 1000 {
+		t.Errorf("between suites: %+v, %v", suites, err)
+	}
+	for i := range runs {
+		runs[i].Lap = 0
+	}
+	if suites, err = CompareSuites(Side{Label: "x", Runs: runs}, Side{Label: "y", Runs: runs}, throughputOnly); err != nil || suites[0].N != 50 {
+		t.Errorf("without laps each run counts: %+v, %v", suites, err)
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	// series of ratios around a factor, within ± spread.
 	runsWith := func(factor, spread float64, blocks int) []result.Run {

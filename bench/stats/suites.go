@@ -18,7 +18,7 @@ type Side struct {
 // so nothing divides out what changed in the machine between them. Baseline and
 // Backend of a comparison are "backend@label".
 //
-// N is the smaller number of runs; with fewer than [MinBlocks] on a side nothing
+// N is the smaller number of runs (of blocks, where they hold laps); with fewer than [MinBlocks] on a side nothing
 // is decided. Mann-Whitney is the only test here, with the same bound of 2.5 % as
 // where there are two, so that a table reads the same everywhere.
 func CompareSuites(before, after Side, opts Options) ([]result.Comparison, error) {
@@ -69,13 +69,10 @@ func findGroup(groups []*group, config string) *group {
 }
 
 func (s *series) values(m Metric) []float64 {
-	var out []float64
-	for _, r := range s.runs {
-		if v, _ := m.Get(r); m.Solid(r) && v > 0 {
-			out = append(out, v)
-		}
-	}
-	return out
+	return Replicates(s.runs, func(r *result.Run) (float64, bool) {
+		v, _ := m.Get(r)
+		return v, m.Solid(r) && v > 0
+	})
 }
 
 func compareUnpaired(m Metric, base, other *series, opts Options, config string) (result.Comparison, bool) {

@@ -36,7 +36,7 @@ type runFlags struct {
 	backends, transport, loop, load, workload string
 	snapshot                                  string
 	valueSize, stateSize, dir, out            string
-	nodes, repeats, batch, gomaxprocs         int
+	nodes, repeats, laps, batch, gomaxprocs   int
 	groups                                    int
 	groupStorage                              string
 	seed                                      int64
@@ -116,6 +116,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.faults, "faults", "", "timeline of network faults and of nodes that are killed: 'at 5s: cut leader-*; at 8s: heal' (docs/faults.md)")
 	fl.DurationVar(&f.timeout, "timeout", 0, "of one operation, which then counts as an error (default 10s, 1s with --faults)")
 	fl.IntVar(&f.repeats, "repeats", 3, "blocks, each with every backend once in shuffled order; 10 decide, 20 publish")
+	fl.IntVar(&f.laps, "laps", 1, "runs of each backend in a block, in turns; a block counts as their median: what else the machine does meanwhile divides out better than in one long run")
 	fl.Int64Var(&f.seed, "seed", 1, "of payloads, schedules and order")
 	fl.StringVar(&f.dir, "dir", "", "where the data goes (default: a new folder under the current directory, removed at the end)")
 	fl.BoolVar(&f.keep, "keep", false, "leave the data directories where they are")
@@ -145,7 +146,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	s := bench.Spec{
 		Dir: f.dir, Keep: f.keep, Transport: f.transport, Placement: bench.Placement(f.placement), Networks: networks(), Loop: node.LoopKind(f.loop),
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
-		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Seed: f.seed,
+		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Laps: f.laps, Seed: f.seed,
 		Groups: f.groups, SeparateGroups: f.groupStorage == "separate",
 		Snapshots: node.SnapshotMode(f.snapshot), GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
 		CPUProfile: f.cpuProfile, ExecTrace: f.execTrace, Faults: f.faults,
@@ -182,7 +183,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	for _, zero := range []struct {
 		name string
 		bad  bool
-	}{{"nodes", f.nodes == 0}, {"groups", f.groups == 0}, {"repeats", f.repeats == 0}, {"batch", f.batch == 0}, {"duration", f.duration == 0}} {
+	}{{"nodes", f.nodes == 0}, {"groups", f.groups == 0}, {"repeats", f.repeats == 0}, {"laps", f.laps == 0}, {"batch", f.batch == 0}, {"duration", f.duration == 0}} {
 		if zero.bad { // 0 means the default in a Spec, but nobody types it to mean that
 			add(usageErrorf("--%s 0: want more than 0", zero.name))
 		}
