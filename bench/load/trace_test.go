@@ -7,8 +7,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/raftbench/raftbench/bench/result"
 )
 
 // bimodal is a trace of n entries, small ones and a quarter of large ones, so that
@@ -137,24 +135,10 @@ func TestReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := newImmediate()
-	batches := &batchLog{immediate: target}
-	g, err := NewGenerator(Config{Batches: true, Payloads: p, Seed: 1}, batches)
-	if err != nil {
-		t.Fatal(err)
-	}
-	target.g = g
-	g.Start(context.Background(), time.Now())
-	g.Measure()
-	wait(t, func() bool { return batches.len() >= 2*len(trace.Batches) })
-	g.EndMeasure()
-	wait(t, func() bool { return g.Pending() == 0 })
-	if err := g.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	target.close()
-	var run result.Run
-	g.Fill(&run)
+	batches := &batchLog{immediate: &immediate{}}
+	run := driveUntil(t, Config{Batches: true, Payloads: p, Seed: 1}, batches, batches.immediate, func() bool {
+		return batches.len() >= 2*len(trace.Batches)
+	})
 	if run.Ops == 0 || run.Errors != 0 || run.Response.Count != run.Ops || run.Lag.Count != 0 {
 		t.Errorf("%d operations, %d errors, %d recorded, lag %+v", run.Ops, run.Errors, run.Response.Count, run.Lag)
 	}
@@ -184,7 +168,7 @@ func TestReplayTimeout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := newImmediate()
+	target := &immediate{}
 	target.drop = func(n int) bool { return n == 5 }
 	run := drive(t, Config{Batches: true, Payloads: p, Seed: 1, Timeout: 200 * time.Millisecond}, target, 500*time.Millisecond)
 	if run.Errors != 1 || run.Response.Max < 200*time.Millisecond || run.Ops == 0 {
