@@ -5,7 +5,7 @@ PKGS     := ./...
 # under the race detector on two cores.
 TIMEOUT  ?= 40m
 
-.PHONY: help setup test race lint bench selftest fuzz screenshots soak torture manifests
+.PHONY: help setup test race lint bench install selftest fuzz screenshots soak torture manifests
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,9 @@ lint: ## gofmt, go vet, staticcheck
 bench: ## the micro-benchmarks and the runner's own, for benchstat
 	$(GO) test -run - -bench . -benchtime 2000x ./bench
 	$(GO) test -run - -bench . ./bench/load ./node/... ./backends/raw
+
+install: ## a snapshot of 1 GiB between two processes: memory of each, and speed beside a plain copy with sync
+	RAFTBENCH_INSTALL_MIB=1024 $(GO) test -count=1 -run 'TestInstallPair$$' -v -timeout 30m ./bench
 
 selftest: ## a backend against itself, and one whose Save is slowed by 10 %, on this disk and in memory
 	RAFTBENCH_SELFTEST=1 $(GO) test -run 'TestSelf' -count 1 -timeout 60m -v ./bench

@@ -42,6 +42,13 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	if side := os.Getenv(installSideEnv); side != "" {
+		if err := runInstallSide(side); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }
 
