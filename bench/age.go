@@ -16,10 +16,11 @@ import (
 )
 
 // The age workload runs cycles over one store: a burst that makes the log grow,
-// steady load, during which Save is timed, and the truncation of everything by a
-// snapshot. Space that a burst took and a truncation freed is what ages a store:
-// free lists that grow (vault#11072, bolt#640, bbolt#401), value logs and levels
-// that wait for their collection.
+// the truncation of everything by a snapshot, and steady load, during which Save is
+// timed. Space that a burst took and a truncation freed is what ages a store: free
+// lists that grow (vault#11072, bolt#640, bbolt#401), value logs and levels that
+// wait for their collection. The first cycles, which the last are compared with,
+// have no burst: what a single one leaves behind would else be in both.
 const (
 	// ageCycles leaves six cycles at either end, the fewest that an interval can
 	// be given for, and eight between them.
@@ -29,7 +30,7 @@ const (
 	// entries: half of a segment of etcd's WAL.
 	ageBurstBytes   = 32 << 20
 	ageBurstFewest  = 1000
-	ageBurstMost    = 50_000
+	ageBurstMost    = 1_000_000
 	ageBurstClients = 1024
 	// ageShare is the measured part of a cycle, of --duration.
 	ageShare = 5
@@ -97,12 +98,18 @@ func (s *ageSum) fill(run *result.Run) {
 	run.Service = load.Summary(s.response, false)
 }
 
-// cycle is one burst, steady load, and truncation.
+// cycle is one burst but in a young store, truncation, and steady load.
 func (c *cluster) cycle(ctx context.Context, n int, sum *ageSum, report func(Progress)) (result.Cycle, error) {
 	report(Progress{Phase: fmt.Sprintf("cycle %d", n)})
 	burst, steady := (2*n)%ageWorkerSets*ageWorkers, (2*n+1)%ageWorkerSets*ageWorkers
-	if err := c.burst(ctx, burst); err != nil {
-		return result.Cycle{}, fmt.Errorf("burst: %w", err)
+	young := n <= ageEnd
+	if !young {
+		if err := c.burst(ctx, burst); err != nil {
+			return result.Cycle{}, fmt.Errorf("burst: %w", err)
+		}
+	}
+	if err := c.truncate(ctx); err != nil {
+		return result.Cycle{}, fmt.Errorf("truncate: %w", err)
 	}
 	var r result.Run
 	if err := c.steadyPhase(ctx, steady, &r, report); err != nil {
@@ -111,11 +118,8 @@ func (c *cluster) cycle(ctx context.Context, n int, sum *ageSum, report func(Pro
 	if err := sum.add(&r); err != nil {
 		return result.Cycle{}, err
 	}
-	cycle := result.Cycle{Cycle: n, Ops: r.Throughput}
+	cycle := result.Cycle{Cycle: n, Young: young, Ops: r.Throughput}
 	cycle.Save = c.takeSaves(sum.save)
-	if err := c.truncate(ctx); err != nil {
-		return cycle, fmt.Errorf("truncate: %w", err)
-	}
 	if c.one.Backend.Durability != backends.None {
 		for _, m := range c.members {
 			used, err := env.DiskUsage(m.dir)

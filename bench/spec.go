@@ -45,7 +45,7 @@ type Spec struct {
 	SlowDisk     SlowDisk `json:",omitzero"` // one node's disk; default: none is slow
 
 	Cycles     int   // of the age workload; default 20, of which 6 at either end are compared
-	BurstBytes int64 // that each adds to the log before it is measured; default 32 MiB
+	BurstBytes int64 // that each but the first 6 adds to the log before it is measured; default 32 MiB
 
 	Warmup   time.Duration // default 1 s; NoWarmup leaves it out
 	NoWarmup bool

@@ -63,7 +63,25 @@ func (b *builder) cycles(sc *scenario) (figureView, bool) {
 		g.Label = text
 	}
 	return figureView{Finding: g.Label, Drawings: drawn(g), Table: t,
-		Note: fmt.Sprintf("Save on the leader and allocated bytes of all nodes after each cycle of a burst, steady load and truncation: medians over up to %s, shaded: their range. Log axes.", plural(mostCycled(sc), "run"))}, true
+		Note: fmt.Sprintf("Save on the leader under steady load and allocated bytes of all nodes after it, in cycles of a burst, truncation and steady load%s: medians over up to %s, shaded: their range. Log axes.", youngText(sc), plural(mostCycled(sc), "run"))}, true
+}
+
+// youngText says which cycles had no burst.
+func youngText(sc *scenario) string {
+	last := 0
+	for _, rw := range sc.rows {
+		for _, r := range rw.runs {
+			for _, c := range r.Cycles {
+				if c.Young {
+					last = max(last, c.Cycle)
+				}
+			}
+		}
+	}
+	if last == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (no burst in cycles 1 to %d)", last)
 }
 
 // byCycle sorts the cycles of all runs of a row by their number, the first

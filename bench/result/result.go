@@ -356,6 +356,7 @@ type FaultEvent struct {
 // Cycle is one turn of the age workload.
 type Cycle struct {
 	Cycle int     `json:"cycle"`
+	Young bool    `json:"young,omitempty"` // before the first burst
 	Save  Latency `json:"save"`
 	Disk  int64   `json:"disk_bytes"`
 	Ops   float64 `json:"throughput_ops"`

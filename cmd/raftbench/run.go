@@ -35,7 +35,7 @@ import (
 type runFlags struct {
 	backends, transport, loop, load, workload string
 	snapshot                                  string
-	valueSize, stateSize, dir, out            string
+	valueSize, stateSize, burst, dir, out     string
 	nodes, repeats, laps, batch, gomaxprocs   int
 	groups                                    int
 	groupStorage                              string
@@ -109,6 +109,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.valueSize, "value-size", "1KiB", "a size, or A-B for a uniform range")
 	fl.Float64Var(&f.compressible, "compressible", 0, "share of each value that compresses away, 0 to 1")
 	fl.StringVar(&f.stateSize, "state-size", "64MiB", "sizes of the state (workload snapshot) or of the log (restart, also as '100k entries'), comma-separated")
+	fl.StringVar(&f.burst, "burst", "32MiB", "what a burst of the age workload adds to the log")
 	fl.StringVar(&f.file, "file", "", "YAML file with these settings, of which several may be lists: the suite is their product; flags win")
 	fl.StringVar(&f.resume, "resume", "", "directory of an interrupted result: make what is missing, with its settings")
 	fl.DurationVar(&f.duration, "duration", 5*time.Second, "measured time of one run")
@@ -180,6 +181,9 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		s.StateSizes, err = parseSizes(f.stateSize, max(s.ValueSize, (s.ValueSize+s.ValueSizeMax)/2))
 		add(err)
 	}
+	burst, err := parseSize(f.burst)
+	add(err)
+	s.BurstBytes = int64(burst)
 	for _, zero := range []struct {
 		name string
 		bad  bool
