@@ -172,7 +172,7 @@ func (kv *KV) encode() []byte {
 func decodeHeader(b []byte) (*KV, error) {
 	keys := binary.LittleEndian.Uint64(b[8:])
 	if keys == 0 || keys > 1<<28 {
-		return nil, fmt.Errorf("restore state: %d keys", keys)
+		return nil, fmt.Errorf("%d keys", keys)
 	}
 	return &KV{
 		values:  make([][]byte, keys),
@@ -193,7 +193,7 @@ func (kv *KV) Restore(data []byte) error {
 	}
 	next, err := decodeHeader(body)
 	if err != nil {
-		return err
+		return fmt.Errorf("restore state: %w", err)
 	}
 	for body = body[kvHeaderSize:]; len(body) > 0; {
 		if len(body) < kvItemHeader {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"runtime"
 )
 
 var _ StreamingStateMachine = (*KV)(nil)
@@ -72,46 +73,66 @@ func (r *kvReader) nextItem() bool {
 	return false
 }
 
-// restoreBuffer is how much of a stream is read at a time.
+// restoreBuffer is how much of a stream is decoded at a time.
 const restoreBuffer = 256 << 10
 
+// collectBytes is the size of an old state from which on its memory is worth a
+// collection: a quarter of a second for a GiB, and less for what is live.
+const collectBytes = 32 << 20
+
 // RestoreStream implements [StreamingStateMachine]. Each value gets memory of its
-// own, so that an overwritten one is freed; the old state is given up first.
+// own, so that an overwritten one is freed; the old state is given up first. A
+// large one is collected there and then: otherwise the heap would grow by the new
+// state before the collector's next turn, into memory that the system must first
+// find and clear, which takes longer than all the rest.
 func (kv *KV) RestoreStream(data io.Reader, size int64) error {
+	old := kv.bytes
 	*kv = KV{values: make([][]byte, 1)}
-	r := &summedReader{r: bufio.NewReaderSize(data, restoreBuffer), left: size - 4}
-	var head [kvHeaderSize]byte
-	if err := r.read(head[:]); err != nil {
-		return fmt.Errorf("restore state: %w", err)
+	if old >= collectBytes {
+		runtime.GC()
 	}
-	if string(head[:8]) != kvMagic {
-		return fmt.Errorf("restore state: %d bytes are not a snapshot of this state machine", size)
-	}
-	next, err := decodeHeader(head[:])
+	next, err := decodeStream(data, size)
 	if err != nil {
-		return err
-	}
-	for r.left > 0 {
-		if err := next.readItem(r); err != nil {
-			return fmt.Errorf("restore state: %w", err)
-		}
-	}
-	want := r.sum
-	if _, err := io.ReadFull(r.r, head[:4]); err != nil {
-		return fmt.Errorf("restore state: read the checksum: %w", err)
-	}
-	if sum := binary.LittleEndian.Uint32(head[:]); sum != want {
-		return fmt.Errorf("restore state: checksum %08x of %d bytes, want %08x", want, size-4, sum)
-	}
-	if n, err := r.r.Read(head[:1]); n > 0 || !errors.Is(err, io.EOF) {
-		return fmt.Errorf("restore state: the stream goes on after %d bytes: %w", size, err)
+		return fmt.Errorf("restore state: %w", err)
 	}
 	*kv = *next
 	return nil
 }
 
+// decodeStream reads a state of size bytes, after which data must end.
+func decodeStream(data io.Reader, size int64) (*KV, error) {
+	body := &summedReader{r: data, left: size - 4}
+	r := &itemReader{r: bufio.NewReaderSize(body, restoreBuffer), left: size - 4}
+	var head [kvHeaderSize]byte
+	if err := r.read(head[:]); err != nil {
+		return nil, err
+	}
+	if string(head[:8]) != kvMagic {
+		return nil, fmt.Errorf("%d bytes are not a snapshot of this state machine", size)
+	}
+	next, err := decodeHeader(head[:])
+	if err != nil {
+		return nil, err
+	}
+	for r.left > 0 {
+		if err := next.readItem(r); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := io.ReadFull(data, head[:4]); err != nil {
+		return nil, fmt.Errorf("read the checksum: %w", err)
+	}
+	if sum := binary.LittleEndian.Uint32(head[:]); sum != body.sum {
+		return nil, fmt.Errorf("checksum %08x of %d bytes, want %08x", body.sum, size-4, sum)
+	}
+	if n, err := io.ReadFull(data, head[:1]); n > 0 || !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("the stream goes on after %d bytes: %w", size, err)
+	}
+	return next, nil
+}
+
 // readItem reads one key and its value.
-func (kv *KV) readItem(r *summedReader) error {
+func (kv *KV) readItem(r *itemReader) error {
 	head := r.item[:]
 	if err := r.read(head); err != nil {
 		return err
@@ -128,16 +149,14 @@ func (kv *KV) readItem(r *summedReader) error {
 	return nil
 }
 
-// summedReader keeps the checksum of what it read, and how much is left before
-// the checksum.
-type summedReader struct {
+// itemReader keeps how much is left before the checksum.
+type itemReader struct {
 	r    *bufio.Reader
 	left int64
-	sum  uint32
 	item [kvItemHeader]byte
 }
 
-func (r *summedReader) read(p []byte) error {
+func (r *itemReader) read(p []byte) error {
 	if int64(len(p)) > r.left {
 		return fmt.Errorf("%d bytes left over, want %d", r.left, len(p))
 	}
@@ -145,6 +164,22 @@ func (r *summedReader) read(p []byte) error {
 		return fmt.Errorf("%d bytes before the end: %w", r.left, err)
 	}
 	r.left -= int64(len(p))
-	r.sum = crc32.Update(r.sum, castagnoli, p)
 	return nil
+}
+
+// summedReader ends after left bytes and keeps the checksum of what it read.
+type summedReader struct {
+	r    io.Reader
+	left int64
+	sum  uint32
+}
+
+func (r *summedReader) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := r.r.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	r.sum = crc32.Update(r.sum, castagnoli, p[:n])
+	return n, err
 }

@@ -69,6 +69,14 @@ func (n *Node) Snapshots() SnapshotMode {
 	return SnapshotStream
 }
 
+// stage hands a stream to the storage, which writes what was read while more is
+// read. data is not read any more when it returns.
+func (n *Node) stage(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
+	ahead := newReadAhead(stoppingReader{data, n.ctx})
+	defer ahead.Close()
+	return n.stream.storage.StageSnap(meta, size, ahead)
+}
+
 // streamSnapshot is takeSnapshot for a stream. Staging does not hold up the loop.
 func (n *Node) streamSnapshot(index, keep uint64, cs *raftpb.ConfState, data io.Reader, size int64) error {
 	term, err := n.log.Term(index)
@@ -79,7 +87,7 @@ func (n *Node) streamSnapshot(index, keep uint64, cs *raftpb.ConfState, data io.
 		return fmt.Errorf("create snapshot %d: %w", index, err)
 	}
 	meta := &raftpb.SnapshotMetadata{Index: proto.Uint64(index), Term: proto.Uint64(term), ConfState: cs}
-	staged, err := n.stream.storage.StageSnap(meta, size, stoppingReader{data, n.ctx})
+	staged, err := n.stage(meta, size, data)
 	if n.ctx.Err() != nil && err != nil {
 		return ErrStopped
 	}
@@ -142,7 +150,7 @@ func (n *Node) ProcessSnapshot(ctx context.Context, m *raftpb.Message, data io.R
 		m.Snapshot = &raftpb.Snapshot{Metadata: meta, Data: whole}
 		return n.Process(ctx, m)
 	}
-	staged, err := n.stream.storage.StageSnap(meta, size, stoppingReader{data, n.ctx})
+	staged, err := n.stage(meta, size, data)
 	if err != nil {
 		return fmt.Errorf("node %d: receive snapshot %d: %w", n.cfg.ID, meta.GetIndex(), err)
 	}
@@ -229,7 +237,10 @@ func (n *Node) restoreState(snap *raftpb.Snapshot) error {
 	saved := n.stream.open[id]
 	delete(n.stream.open, id)
 	n.stream.mu.Unlock()
-	return errors.Join(n.stream.machine.RestoreStream(saved.data, saved.size), saved.data.Close())
+	ahead := newReadAhead(saved.data)
+	err := n.stream.machine.RestoreStream(ahead, saved.size)
+	ahead.Close()
+	return errors.Join(err, saved.data.Close())
 }
 
 // dropStreams gives back what nobody will save or restore any more. The node's

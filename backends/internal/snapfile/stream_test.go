@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/raftbench/raftbench/backends"
 )
@@ -22,7 +23,7 @@ func random(size int) []byte {
 
 // A streamed file is byte for byte the one that Save writes, and streams back.
 func TestStreamIsSave(t *testing.T) {
-	for _, size := range []int{0, 1, 127, 128, copyBytes - 1, copyBytes, copyBytes + 1, 3*copyBytes + 17} {
+	for _, size := range []int{0, 1, 127, 128, copyBytes - 1, copyBytes, copyBytes + 1, 3*copyBytes + 17, earlyBytes + copyBytes + 5} {
 		want := snapshot(3, 20, random(size))
 		dir := t.TempDir()
 		staged, err := Stage(dir, want.Metadata, int64(size), iotest.HalfReader(bytes.NewReader(want.Data)))
@@ -171,4 +172,48 @@ func TestOpenOutlivesRelease(t *testing.T) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
 	wantLoad(t, dir, next)
+}
+
+// BenchmarkStage is a snapshot of 256 MiB that is written and synced, in turns with
+// a plain copy of as many bytes. What counts is the ratio, of all rounds together.
+func BenchmarkStage(b *testing.B) {
+	const size = 256 << 20
+	data := random(size)
+	dir := b.TempDir()
+	var staged, copied time.Duration
+	b.SetBytes(size)
+	for b.Loop() {
+		start := time.Now()
+		s, err := Stage(dir, snapshot(1, 1, nil).Metadata, size, struct{ io.Reader }{bytes.NewReader(data)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		staged += time.Since(start)
+		b.StopTimer()
+		if err := s.Discard(); err != nil {
+			b.Fatal(err)
+		}
+		copied += plainCopy(b, filepath.Join(dir, "copy"), data)
+		b.StartTimer()
+	}
+	b.ReportMetric(staged.Seconds()/copied.Seconds(), "×copy")
+}
+
+// plainCopy writes and syncs a file, and removes it, which is not in the time.
+func plainCopy(b *testing.B, path string, data []byte) time.Duration {
+	b.Helper()
+	start := time.Now()
+	f, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{bytes.NewReader(data)}, make([]byte, copyBytes))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	if err := os.Remove(path); err != nil {
+		b.Fatal(err)
+	}
+	return took
 }
