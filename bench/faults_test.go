@@ -9,6 +9,7 @@ import (
 
 	"github.com/raftbench/raftbench/backends/mem"
 	"github.com/raftbench/raftbench/backends/raw"
+	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
 )
 
@@ -16,25 +17,24 @@ import (
 // and nothing that was acknowledged is lost.
 func TestFaults(t *testing.T) {
 	for name, timeline := range map[string]string{
-		"cut":  "at 300ms: cut leader-*; at 2500ms: heal",
-		"kill": "at 300ms: kill leader,1,2,3; at 1500ms: start", // all: who leads then has not seen who led before
+		"cut":  "at 800ms: cut leader-*; at 3s: heal",
+		"kill": "at 800ms: kill leader,1,2,3; at 2s: start", // all: who leads then has not seen who led before
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := quick(t, raw.Backend)
-			spec.Load, spec.Duration, spec.NoCalibrate, spec.Faults = Open(300), 3500*time.Millisecond, true, timeline
+			spec.Load, spec.Duration, spec.NoCalibrate, spec.Faults = Open(300), 4*time.Second, true, timeline
 			run := mustRun(t, spec).Runs[0]
 			f := run.Faults
-			if f == nil || f.Timeline != strings.NewReplacer("1500ms", "1.5s", "2500ms", "2.5s").Replace(timeline) || len(f.Events) != 2 || f.Before <= 0 || f.Stall <= 0 {
+			if f == nil || f.Timeline != timeline || len(f.Events) != 2 || f.Before <= 0 || f.Stall <= 0 {
 				t.Fatalf("faults %+v", f)
 			}
-			if e := f.Events[0]; e.Node == 0 || "at 300ms: "+e.Text != strings.Split(timeline, ";")[0] || f.Events[1].T-e.T < time.Second {
+			// A slow machine makes an event late, none makes it early.
+			if e := f.Events[0]; e.Node == 0 || "at 800ms: "+e.Text != strings.Split(timeline, ";")[0] || e.T < 800*time.Millisecond || f.Events[1].T < 2*time.Second {
 				t.Errorf("events %+v", f.Events)
 			}
-			var kinds []string
-			for _, e := range run.Events {
-				kinds = append(kinds, e.Kind)
-			}
-			if !slices.Contains(kinds, "leader") || kinds[0] != "fault" || run.LeaderChanges == 0 {
+			// Leadership may also have moved before.
+			first := slices.IndexFunc(run.Events, func(e result.Event) bool { return e.Kind == "fault" })
+			if first < 0 || !slices.ContainsFunc(run.Events[first:], func(e result.Event) bool { return e.Kind == "leader" }) || run.LeaderChanges == 0 {
 				t.Errorf("events %+v, %d changes of leader", run.Events, run.LeaderChanges)
 			}
 			if run.Verified == nil || !run.Verified.OK || run.Errors == 0 || run.Ops == 0 {
@@ -132,8 +132,14 @@ func TestNetworkFigures(t *testing.T) {
 		}
 		// A payload goes to two followers. What was under way when the window opened
 		// was sent before it.
-		if want && (n.BytesPerOp == nil || *n.BytesPerOp < 1.5*1024 || n.MessagesPerOp == nil || *n.MessagesPerOp <= 0 || n.Dropped == nil || n.RTT.Count == 0) {
-			t.Errorf("network: %.0f bytes and %.2f messages per operation, %+v", *n.BytesPerOp, *n.MessagesPerOp, n)
+		if !want {
+			continue
+		}
+		if n.BytesPerOp == nil || n.MessagesPerOp == nil || n.Dropped == nil || n.RTT.Count == 0 {
+			t.Fatalf("network %+v, %d operations", n, run.Ops)
+		}
+		if *n.BytesPerOp < 1.5*1024 || *n.MessagesPerOp <= 0 {
+			t.Errorf("network: %.0f bytes and %.2f messages per operation, of which %d were made", *n.BytesPerOp, *n.MessagesPerOp, run.Ops)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func openCluster(dir string, b backends.Backend, state func(id uint64) node.Stat
 
 // leader waits for one that has applied something.
 func leader(nodes map[uint64]*node.Node) (*node.Node, error) {
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
 		for _, n := range nodes {
 			if err := n.Err(); err != nil {
@@ -125,7 +125,7 @@ func leader(nodes map[uint64]*node.Node) (*node.Node, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return nil, errors.New("no leader within a minute")
+	return nil, fmt.Errorf("no leader within %v", patience)
 }
 
 // runUntilKilled proposes as fast as it can.
@@ -213,7 +213,7 @@ func killOnce(t *testing.T, dir, backend string, after int) []ack {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	watchdog := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+	watchdog := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer watchdog.Stop()
 	var got []ack
 	lines := bufio.NewReader(stdout)
@@ -237,7 +237,7 @@ func killOnce(t *testing.T, dir, backend string, after int) []ack {
 		t.Fatalf("the cluster ended by itself: %v", err)
 	}
 	if len(got) < after {
-		t.Fatalf("only %d entries were acknowledged in two minutes", len(got))
+		t.Fatalf("only %d entries were acknowledged within %v", len(got), patience)
 	}
 	return got[:len(got):len(got)]
 }
@@ -297,10 +297,10 @@ func checkGoesOn(t *testing.T, dir string, b backends.Backend) {
 	if err := l.Propose(context.Background(), make([]byte, 64)); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for l.Status().Applied <= before {
 		if time.Now().After(deadline) {
-			t.Fatal("a proposal is not applied within a minute")
+			t.Fatalf("a proposal is not applied within %v", patience)
 		}
 		time.Sleep(time.Millisecond)
 	}

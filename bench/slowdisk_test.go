@@ -79,7 +79,7 @@ func TestSlowDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spec := quick(t, raw.Backend)
 			// Of two nodes both must have an entry before it is committed.
-			spec.Nodes, spec.SlowDisk = 2, d
+			spec.Nodes, spec.SlowDisk, spec.Ops = 2, d, 50
 			r := mustRun(t, spec).Runs[0]
 			if r.SlowDisk != d.String() || r.SaveFloor != 0 || r.Verified == nil || !r.Verified.OK {
 				t.Errorf("slow disk %q, × floor %v, verified %+v", r.SlowDisk, r.SaveFloor, r.Verified)

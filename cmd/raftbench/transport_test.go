@@ -23,7 +23,9 @@ func TestTransports(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range read(t, o).Runs {
 		seen[r.Transport] = true
-		if r.Verified == nil || !r.Verified.OK || r.CPUPerOp == nil || r.Network == nil || r.Network.BytesPerOp == nil || *r.Network.BytesPerOp < 2*1024 || r.Network.RTT.Count == 0 {
+		// A payload goes to two followers. What was under way when the window opened
+		// was sent before it.
+		if r.Verified == nil || !r.Verified.OK || r.CPUPerOp == nil || r.Network == nil || r.Network.BytesPerOp == nil || *r.Network.BytesPerOp < 1.5*1024 || r.Network.RTT.Count == 0 {
 			t.Errorf("%s: verified %+v, network %+v", r.ID, r.Verified, r.Network)
 		}
 	}
