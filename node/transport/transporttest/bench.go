@@ -1,8 +1,10 @@
 package transporttest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"runtime"
 	"syscall"
 	"testing"
@@ -19,6 +21,8 @@ import (
 //   - roundtrip: one heartbeat and its answer at a time; ns/op is the round trip.
 //   - append/entries=N: MsgApps of N entries of 1 KiB, 64 on their way at a time;
 //     one operation is one message.
+//   - snapshot: a stream of 64 MiB that the receiver throws away; only where the
+//     transport takes streams.
 //
 // Besides the time it reports cpu-ns/op, the CPU time of the whole process (both
 // ends, garbage collection included, see getrusage(2)), and wire-B/op, what the
@@ -28,6 +32,7 @@ func Bench(b *testing.B, open func(t testing.TB) node.Network) {
 	for _, n := range []int{1, 16, 128} {
 		b.Run(fmt.Sprintf("append/entries=%d", n), func(b *testing.B) { benchAppend(b, open(b), n) })
 	}
+	b.Run("snapshot", func(b *testing.B) { benchSnapshot(b, open(b)) })
 }
 
 // benchNode hands each message to a function.
@@ -91,6 +96,53 @@ func benchAppend(b *testing.B, net node.Network, entries int) {
 		}
 	})
 	closeBench(b, net, sender, receiver)
+}
+
+const benchSnapshotBytes = 64 << 20
+
+// benchStream is a benchNode that throws streams away.
+type benchStream struct{ benchNode }
+
+func (s benchStream) ProcessSnapshot(_ context.Context, m *raftpb.Message, data io.Reader, _ int64) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, data, make([]byte, 1<<20))
+	s.benchNode(m)
+	return err
+}
+
+// benchState is benchSnapshotBytes of the same payload again and again.
+func benchState(payload []byte) io.ReadCloser {
+	parts := make([]io.Reader, benchSnapshotBytes/len(payload))
+	for i := range parts {
+		parts[i] = bytes.NewReader(payload)
+	}
+	return io.NopCloser(io.MultiReader(parts...))
+}
+
+func benchSnapshot(b *testing.B, net node.Network) {
+	taken := make(chan struct{}, 1024)
+	receiver, err := net.Join(2, benchStream{func(*raftpb.Message) { taken <- struct{}{} }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	sender := joinBench(b, net, 1, func(*raftpb.Message) {})
+	defer closeBench(b, net, sender, receiver)
+	streams, ok := sender.(node.SnapshotSender)
+	if !ok {
+		b.Skip("the transport takes no streams")
+	}
+	data := payload(1 << 20)
+	send := func() {
+		streams.SendSnapshot(&raftpb.Message{Type: raftpb.MsgSnap.Enum(), To: new(uint64(2)), From: new(uint64(1)), Term: new(uint64(1)),
+			Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9)), Term: new(uint64(1))}}}, benchState(data), benchSnapshotBytes)
+	}
+	warm(b, net, send, taken)
+	b.SetBytes(benchSnapshotBytes)
+	measure(b, sender, func() {
+		for range b.N {
+			send()
+			<-taken
+		}
+	})
 }
 
 // warm sends until answers come, then waits until all have: from then on each
