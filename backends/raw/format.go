@@ -5,27 +5,29 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 
+	"github.com/zeebo/xxh3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
 
-// The format of a segment file. Integers are little endian, checksums CRC-32C.
+// The format of a segment file. Integers are little endian, checksums the lower half of
+// XXH3-64: a torn write is found like by a CRC of as many bits, in less than half the
+// time, and Save is measured against a write that has none (BenchmarkFloor).
 //
 //	header, at offset 0, written when the segment is prepared
 //	┌────────────────────┬──────────┬──────────┬────────────┬───────┐
-//	│ magic "raftraw\x01"│ number   │ size     │ zero       │ crc   │
+//	│ magic "raftraw\x02"│ number   │ size     │ zero       │ sum   │
 //	│ 0                8 │ 8     12 │ 12    16 │ 16      28 │ 28 32 │
 //	└────────────────────┴──────────┴──────────┴────────────┴───────┘
 //	number   of the segment, as in the file's name
 //	size     the file is never shorter than that again
-//	crc      of bytes 0 to 28
+//	sum      of bytes 0 to 28
 //
 //	record, at a multiple of 8, length bytes long, the first at offset 32
 //	┌───────┬────────┬────────┬────────┐
-//	│ crc   │ length │ segment│ offset │  crc    of everything after it
+//	│ sum   │ length │ segment│ offset │  sum    of everything after it
 //	│ 0   4 │ 4    8 │ 8   12 │ 12  16 │  length a multiple of 8
 //	├───────┴──┬─────┴─────┬──┴────────┤
 //	│ term     │ vote      │ commit    │  the hard state after this record
@@ -46,7 +48,7 @@ import (
 // which of its optional fields are set, so that it comes back as it was given.
 // There is one encoding of a record: what decodes encodes to the same bytes.
 const (
-	magic      = "raftraw\x01"
+	magic      = "raftraw\x02"
 	headerSize = 32
 	recordSize = 56 // of a record without entries
 	entrySize  = 16 // of an entry without Data
@@ -62,7 +64,7 @@ const (
 	flagsKnown   = flagTypeMask | flagHasType | flagHasData
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+func checksum(b []byte) uint32 { return uint32(xxh3.Hash(b)) }
 
 // errNoRecord says that the bytes are no record of the place where they stand:
 // the end of the log, a torn write, or damage.
@@ -77,13 +79,13 @@ func appendHeader(b []byte, h header) []byte {
 	b = binary.LittleEndian.AppendUint32(b, h.number)
 	b = binary.LittleEndian.AppendUint32(b, h.size)
 	b = append(b, make([]byte, 12)...)
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	return binary.LittleEndian.AppendUint32(b, checksum(b[start:]))
 }
 
 // decodeHeader reports false where b does not start with a whole header.
 func decodeHeader(b []byte) (header, bool) {
 	if len(b) < headerSize || string(b[:8]) != magic ||
-		crc32.Checksum(b[:28], castagnoli) != binary.LittleEndian.Uint32(b[28:]) {
+		checksum(b[:28]) != binary.LittleEndian.Uint32(b[28:]) {
 		return header{}, false
 	}
 	return header{number: binary.LittleEndian.Uint32(b[8:]), size: binary.LittleEndian.Uint32(b[12:])}, true
@@ -155,7 +157,7 @@ func appendRecord(b []byte, r *record, segment uint32, offset int64) []byte {
 	}
 	rec := b[start:]
 	le.PutUint32(rec[4:], uint32(len(rec)))
-	le.PutUint32(rec, crc32.Checksum(rec[4:], castagnoli))
+	le.PutUint32(rec, checksum(rec[4:]))
 	return b
 }
 
@@ -178,7 +180,7 @@ func decodeRecord(b []byte, segment uint32, offset int64) (record, int64, error)
 	le := binary.LittleEndian
 	n := int64(le.Uint32(b[4:]))
 	if n < recordSize || n%alignment != 0 || n > int64(len(b)) ||
-		crc32.Checksum(b[4:n], castagnoli) != le.Uint32(b) {
+		checksum(b[4:n]) != le.Uint32(b) {
 		return record{}, 0, errNoRecord
 	}
 	b = b[:n]

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"slices"
 	"testing"
 
@@ -163,6 +162,6 @@ func sealed(b []byte) []byte {
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(b)))
 	binary.LittleEndian.PutUint32(b[8:], 5)
 	binary.LittleEndian.PutUint32(b[12:], 64)
-	binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
+	binary.LittleEndian.PutUint32(b, checksum(b[4:]))
 	return b
 }
