@@ -102,7 +102,7 @@ func startCluster(ctx context.Context, one One, payloads *load.Payloads) (*clust
 }
 
 func newCluster(one One, payloads *load.Payloads, net node.Network, t *tally) *cluster {
-	o := &observer{base: time.Now(), tally: t, watch: one.Watch}
+	o := &observer{base: time.Now(), tally: t, watch: one.Watch, off: one.NoRecorders}
 	c := &cluster{one: one, o: o, payloads: payloads, net: &observedNetwork{Network: net, o: o}, logger: slog.New(slog.DiscardHandler)}
 	c.open = func(m *member) (backends.Storage, backends.State, error) {
 		return one.Backend.Open(backends.Options{Dir: m.dir, OnSync: c.syncs.onSync(m.id)})

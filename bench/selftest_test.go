@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/mem"
 	"github.com/raftbench/raftbench/backends/raw"
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -31,6 +32,11 @@ const (
 	// longer, of which so many must find it.
 	selfSlow, selfSlowFound = 10, 9
 	selfSlower              = 1.10
+	// What recording may cost: so much of the throughput of mem.
+	selfPairs, selfOverhead = 20, 0.03
+	// The generator of an open loop must hold this share of the most that mem does in a
+	// closed one, with so little lag.
+	selfShare, selfLag = 0.60, time.Millisecond
 	// On any disk, however it scatters, the interval must cover the truth as often.
 	selfCovered = 9
 )
@@ -164,6 +170,58 @@ func TestSelfSlowDisk(t *testing.T) {
 	_, covered := selfSlowed(t, selfDisk())
 	if covered < selfCovered {
 		t.Errorf("the interval covers the truth in %d of %d comparisons; %d are wanted", covered, selfSlow, selfCovered)
+	}
+}
+
+// selfMem makes one run on mem, three nodes, and returns it.
+func selfMem(t *testing.T, l Load, d time.Duration, off bool) result.Run {
+	t.Helper()
+	spec := Spec{Backends: []backends.Backend{mem.Backend}, Dir: filepath.Join(selfDir(t, inMemory), "data"), Load: l, Warmup: d / 4, Duration: d,
+		Repeats: 1, NoCalibrate: true, NoSnapshots: true, NoRecorders: off}
+	return mustRun(t, spec).Runs[0]
+}
+
+// TestSelfOverhead: the throughput of mem with everything recorded against the same
+// with nothing recorded, in turns.
+func TestSelfOverhead(t *testing.T) {
+	var ratios []float64
+	for i := range selfPairs {
+		first := i%2 == 0
+		a, b := selfMem(t, Closed(256), time.Second, first), selfMem(t, Closed(256), time.Second, !first)
+		on, off := a, b
+		if first {
+			on, off = b, a
+		}
+		if on.Save.Count == 0 || off.Save.Count > 0 {
+			t.Fatalf("%d Saves were recorded, and %d where none should be", on.Save.Count, off.Save.Count)
+		}
+		ratios = append(ratios, on.Throughput/off.Throughput)
+		t.Logf("pair %2d: %.0f ops/s recorded, %.0f not", i+1, on.Throughput, off.Throughput)
+	}
+	s := stats.Summarize(ratios)
+	t.Logf("throughput with the recorders on, of that with them off: %.3f [%.3f, %.3f]", s.Median, s.Lo, s.Hi)
+	if s.Median < 1-selfOverhead {
+		t.Errorf("recording costs %.1f %%; %.0f %% are allowed", 100*(1-s.Median), 100*selfOverhead)
+	}
+}
+
+// TestSelfGenerator: an open loop at a share of what a closed one reaches keeps its
+// schedule.
+func TestSelfGenerator(t *testing.T) {
+	var rates, lags, achieved []float64
+	for range 5 {
+		most := 0.0
+		for _, clients := range []int{256, 1024} {
+			most = max(most, selfMem(t, Closed(clients), time.Second, false).Throughput)
+		}
+		r := selfMem(t, Open(roundRate(selfShare*most)), 2*time.Second, false)
+		t.Logf("closed %.0f ops/s; open at %.0f: %.0f, lag p50 %v, p99 %v, max %v", most, r.Load.Rate, r.Throughput, r.Lag.P50, r.Lag.P99, r.Lag.Max)
+		rates, lags, achieved = append(rates, r.Load.Rate), append(lags, float64(r.Lag.P99)), append(achieved, r.Throughput/r.Load.Rate)
+	}
+	lag := time.Duration(stats.Median(lags))
+	t.Logf("medians: %.0f ops/s offered, %.3f of it achieved, lag p99 %v", stats.Median(rates), stats.Median(achieved), lag)
+	if lag >= selfLag || stats.Median(achieved) < searchAchieved {
+		t.Errorf("at %.0f %% of the closed loop lag p99 is %v (less than %v is wanted), %.3f of the rate is achieved", 100*selfShare, lag, selfLag, stats.Median(achieved))
 	}
 }
 

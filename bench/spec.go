@@ -67,7 +67,7 @@ type Spec struct {
 
 	Probe        bool // look for fsync in the kernel
 	NoCalibrate  bool // leave the device floor out
-	NoRecorders  bool // measure what recording costs
+	NoRecorders  bool // record only what was acknowledged, to measure what recording costs
 	NoSnapshots  bool // propose: leave the snapshot install at the end out
 	CalibrateFor time.Duration
 
