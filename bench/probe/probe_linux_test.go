@@ -147,8 +147,18 @@ func TestCountsAndAttributes(t *testing.T) {
 func equal(a, b map[string]int64) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
 
 // TestMsync attributes by address: in the middle of a mapping, in one of several,
-// and of memory that has no file.
+// and of memory that has no file. What enters while the runtime changes the address
+// space is attributed to nobody; then all of it is done again.
 func TestMsync(t *testing.T) {
+	const tries = 20
+	for try := 1; !msyncs(t, try == tries); try++ {
+		t.Logf("try %d of %d: a call was not attributed", try, tries)
+	}
+}
+
+// msyncs makes 20 calls for node 1, 5 for node 2 and one for nobody, and reports
+// whether those of nodes were all attributed, which the last try must be.
+func msyncs(t *testing.T, last bool) bool {
 	nodes := nodeDirs(t, 2)
 	p := start(t, nodes)
 	page := os.Getpagesize()
@@ -180,9 +190,17 @@ func TestMsync(t *testing.T) {
 	msync(anonymous)
 	r, err := p.Stop()
 	must(t, err)
-	if r.Calls["msync"] != 25 || r.Other["msync"] != 1 || len(r.Nodes) != 2 || r.Nodes[1].TotalCount() != 20 || r.Nodes[2].TotalCount() != 5 {
-		t.Errorf("calls %v, others %v, %d nodes, files %+v", r.Calls, r.Other, len(r.Nodes), r.Files)
+	count := func(node int) int64 {
+		if h := r.Nodes[node]; h != nil {
+			return h.TotalCount()
+		}
+		return 0
 	}
+	all := r.Calls["msync"] == 25 && count(1) == 20 && count(2) == 5
+	if r.Calls["msync"]+r.Other["msync"] != 26 || count(1) > 20 || count(2) > 5 || len(r.Nodes) > 2 || last && !all {
+		t.Fatalf("calls %v, others %v, %d nodes, files %+v", r.Calls, r.Other, len(r.Nodes), r.Files)
+	}
+	return all
 }
 
 // TestNamesMislead: a descriptor that belonged to another node, an inode number
