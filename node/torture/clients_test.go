@@ -169,7 +169,7 @@ func history(ops []op) []porcupine.Operation {
 
 // checkLimit bounds the search for an order; histories of a round take
 // milliseconds.
-const checkLimit = time.Minute
+const checkLimit = 3 * time.Minute
 
 // linearizable judges a history. Of one that is not, picture names a page that
 // shows it, where one could be written.

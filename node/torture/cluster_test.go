@@ -18,7 +18,7 @@ import (
 const (
 	tick = 10 * time.Millisecond // elections after 100 to 200 ms
 	// patience is how long a cluster whose faults are healed may take to work again.
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 )
 
 // life is a node from its start to its kill.
