@@ -72,7 +72,7 @@ type member struct {
 const pollEvery = 500 * time.Microsecond
 
 // ElectionDeadline bounds the wait for a leader.
-const ElectionDeadline = 30 * time.Second
+const ElectionDeadline = time.Minute
 
 // startCluster opens and starts every node and waits for a leader. What was
 // started is stopped again after an error.

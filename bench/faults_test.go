@@ -128,7 +128,7 @@ func TestFaultsAreChecked(t *testing.T) {
 func TestNetworkFigures(t *testing.T) {
 	for nodes, want := range map[int]bool{1: false, 3: true} {
 		spec := quick(t, mem.Backend)
-		spec.Nodes, spec.NoSnapshots, spec.NoCalibrate = nodes, true, true
+		spec.Nodes, spec.NoSnapshots, spec.NoCalibrate, spec.Ops = nodes, true, true, 500
 		run := mustRun(t, spec).Runs[0]
 		n := run.Network
 		if (n != nil) != want {

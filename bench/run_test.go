@@ -129,7 +129,7 @@ func TestLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := quick(t, forgetful("forgetful", tc.change))
-			spec.NoSnapshots = true
+			spec.NoSnapshots, spec.Ops = true, 300 // enough to lose, however long they take
 			if tc.snapshots {
 				spec.SnapshotEntries, spec.CatchUpEntries = 100, 10
 			}
@@ -155,7 +155,7 @@ func TestStorageFails(t *testing.T) {
 		return &failingStorage{Storage: s, dir: opts.Dir}, st, err
 	}
 	spec := quick(t, b)
-	spec.Nodes = 1
+	spec.Nodes, spec.Ops = 1, 1<<40
 	res, err := Run(context.Background(), spec)
 	if err == nil || !strings.Contains(err.Error(), "disk on fire") || !strings.Contains(err.Error(), "node 1") {
 		t.Errorf("error is %v", err)

@@ -91,7 +91,7 @@ func left(t *testing.T, dir string) string {
 }
 
 func TestRun(t *testing.T) {
-	o := raftbench(t, quick()...)
+	o := raftbench(t, quick("--duration", "1s")...)
 	if o.code != 0 {
 		t.Fatalf("exit code %d:\n%s", o.code, o.stderr)
 	}

@@ -18,7 +18,7 @@ import (
 // nodes are processes, by the very program that a user starts.
 func TestPlacementProcess(t *testing.T) {
 	for _, transport := range []string{"grpc", "rafthttp"} {
-		o := raftbench(t, quick("--backends", "raw", "--placement", "process", "--transport", transport)...)
+		o := raftbench(t, quick("--backends", "raw", "--placement", "process", "--transport", transport, "--duration", "1s")...)
 		if o.code != 0 {
 			t.Fatalf("%s: exit code %d:\n%s", transport, o.code, o.stderr)
 		}

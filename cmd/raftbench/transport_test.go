@@ -8,7 +8,7 @@ import (
 // TestTransports: a list of transports is one result and one table, each with its
 // own cost.
 func TestTransports(t *testing.T) {
-	o := raftbench(t, quick("--quiet", "--backends", "raw", "--transport", "mem,grpc,rafthttp")...)
+	o := raftbench(t, quick("--quiet", "--backends", "raw", "--transport", "mem,grpc,rafthttp", "--duration", "1s")...)
 	if o.code != 0 {
 		t.Fatalf("exit code %d:\n%s", o.code, o.stderr)
 	}
