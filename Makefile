@@ -13,9 +13,9 @@ help: ## list the targets
 setup: ## install what the tests need (Debian: chromium, strace, fio, e2fsprogs)
 	@scripts/setup
 
-test: setup lint manifests ## set up, then run every test under the race detector, and 30 power cuts per engine and mode without
+test: setup lint manifests ## set up, then run every test under the race detector, and without, 30 power cuts per engine and mode and the faults of a disk
 	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)
-	$(GO) test -count=1 -run '^TestEngines$$' ./backends/powercut
+	$(GO) test -count=1 -run '^TestEngines' ./backends/powercut
 
 race: ## every test under the race detector, without the set-up
 	$(GO) test -race -timeout $(TIMEOUT) $(PKGS)

@@ -20,7 +20,8 @@ type SnapshotStreamer interface {
 	// are gone. All other methods may be called while StageSnap waits for data.
 	//
 	// An error of data, or data of another length, is returned wrapped and leaves
-	// the storage as it was. meta is not kept after the snapshot is saved or
+	// the storage as it was. An error of the disk is one of SaveSnap: nothing is
+	// acknowledged any more. meta is not kept after the snapshot is saved or
 	// discarded.
 	StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (StagedSnap, error)
 	// OpenSnap reads the Data of a saved snapshot, whose size it returns too. The

@@ -33,16 +33,17 @@ func (s *storage) saveInFile(sn *raftpb.Snapshot) error {
 	return staged.Save()
 }
 
-// StageSnap implements [backends.SnapshotStreamer]. A failure costs nothing that
-// was acknowledged: the storage goes on.
+// StageSnap implements [backends.SnapshotStreamer].
 func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
 	if err := s.failure(); err != nil {
 		return nil, err
 	}
-	err := s.makeDBDir()
-	var f *snapfile.Staged
-	if err == nil {
-		f, err = snapfile.Stage(s.dbDir, meta, size, data)
+	if err := s.makeDBDir(); err != nil {
+		return nil, s.do("stage a snapshot", func() error { return err })
+	}
+	f, err := snapfile.Stage(s.dbDir, meta, size, data)
+	if snapfile.DiskFailed(err) {
+		return nil, s.do("stage a snapshot", func() error { return err })
 	}
 	if err != nil {
 		return nil, fmt.Errorf("etcd-wal: stage a snapshot: %w", err)

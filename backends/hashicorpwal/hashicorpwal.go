@@ -284,13 +284,15 @@ func (s *storage) snapshotSaved(meta *raftpb.SnapshotMetadata, err error) error 
 	})
 }
 
-// StageSnap implements [backends.SnapshotStreamer]. A failure costs nothing that
-// was acknowledged: the storage goes on.
+// StageSnap implements [backends.SnapshotStreamer].
 func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
 	if err := s.failure(); err != nil {
 		return nil, err
 	}
 	f, err := snapfile.Stage(s.snapDir, meta, size, data)
+	if snapfile.DiskFailed(err) {
+		return nil, s.do("stage a snapshot", func() error { return err })
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: stage a snapshot: %w", name, err)
 	}

@@ -397,14 +397,18 @@ func (s *storage) snapshotSaved(meta *raftpb.SnapshotMetadata, err error) error 
 	return s.reset(index)
 }
 
-// StageSnap implements [backends.SnapshotStreamer]. A failure costs nothing that
-// was acknowledged: the storage goes on.
+// StageSnap implements [backends.SnapshotStreamer].
 func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
 	if err := s.failure(); err != nil {
 		return nil, err
 	}
 	f, err := s.disk.stageSnapshot(meta, size, data)
 	if err != nil {
+		if snapfile.DiskFailed(err) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return nil, s.fail("stage a snapshot", err)
+		}
 		return nil, fmt.Errorf("raw: stage a snapshot: %w", err)
 	}
 	return snapfile.Snap{File: f, Failure: s.failure, Saved: func(err error) error { return s.snapshotSaved(meta, err) }}, nil

@@ -42,17 +42,37 @@ func stage(dir string, meta *raftpb.SnapshotMetadata, size int64, data io.Reader
 	s := &Staged{dir: dir, term: meta.GetTerm(), index: meta.GetIndex()}
 	f, err := os.CreateTemp(dir, tmpPattern)
 	if err != nil {
-		return nil, fmt.Errorf("create a snapshot file: %w", err)
+		return nil, fmt.Errorf("create a snapshot file: %w", ofDisk(err))
 	}
 	s.tmp = f.Name()
 	err = writeFile(f, meta, size, data)
 	if err == nil {
-		err = f.Sync()
+		err = ofDisk(f.Sync())
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, ofDisk(f.Close())); err != nil {
 		return nil, fmt.Errorf("write snapshot %d: %w", s.index, errors.Join(err, os.Remove(s.tmp)))
 	}
 	return s, nil
+}
+
+// diskError is what the file system said, as against what came from the stream.
+type diskError struct{ error }
+
+func (e diskError) Unwrap() error { return e.error }
+
+func ofDisk(err error) error {
+	if err == nil {
+		return nil
+	}
+	return diskError{err}
+}
+
+// DiskFailed reports whether an error of Stage came from the file system. A storage
+// whose disk has failed stops, whatever the file was for; that a peer goes away in the
+// middle of a stream says nothing about the disk.
+func DiskFailed(err error) bool {
+	var d diskError
+	return errors.As(err, &d)
 }
 
 // Publish gives the file its name, durably. After an error it is unknown whether
@@ -115,7 +135,7 @@ func writeFile(f *os.File, meta *raftpb.SnapshotMetadata, size int64, data io.Re
 	head = binary.LittleEndian.AppendUint64(head, body)
 	head = append(head, field...)
 	if _, err := f.Write(head); err != nil {
-		return err
+		return ofDisk(err)
 	}
 	sum := crc32.New(castagnoli)
 	sum.Write(head[crcOffset+4:])
@@ -129,7 +149,7 @@ func writeFile(f *os.File, meta *raftpb.SnapshotMetadata, size int64, data io.Re
 		return err
 	}
 	_, err = f.WriteAt(binary.LittleEndian.AppendUint32(nil, sum.Sum32()), int64(crcOffset))
-	return err
+	return ofDisk(err)
 }
 
 // earlyBytes is how much is written between two hints to the kernel to begin with
@@ -152,7 +172,7 @@ func (w *earlyWriter) Write(p []byte) (int, error) {
 		err = startWriteback(w.f, w.begun, w.written-w.begun)
 		w.begun = w.written
 	}
-	return n, err
+	return n, ofDisk(err)
 }
 
 // copyExactly copies size bytes of data, which must end there. A reader that
