@@ -151,7 +151,7 @@ func (c *cluster) startMember(m *member) error {
 	m.node, err = node.Start(node.Config{
 		ID: m.id, Peers: peers, Storage: m.storage.streamer(), State: st, StateMachine: m.state, Network: c.net,
 		Loop: c.one.Loop, MaxBatch: c.one.Batch, SnapshotEntries: c.one.SnapshotEntries, CatchUpEntries: c.one.CatchUpEntries,
-		HandOver: c.one.HandOver, Snapshots: c.one.Snapshots, Logger: c.logger,
+		Snapshots: c.one.Snapshots, Logger: c.logger,
 		Trace: &node.Trace{
 			Committed: m.state.committed,
 			Leader: func(_ uint64, isLeader bool) {

@@ -12,7 +12,6 @@ import (
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench/load"
 	"github.com/raftbench/raftbench/bench/result"
-	"github.com/raftbench/raftbench/node"
 )
 
 // RunOne makes one run in this process: it starts a cluster in one.RunDir, loads it,
@@ -91,9 +90,6 @@ func (o One) Header() result.Run {
 	}
 	if o.Laps > 1 {
 		run.Lap = o.Lap
-	}
-	if o.Loop == node.LoopReady {
-		run.HandOver = string(o.HandOver)
 	}
 	if o.Placement.remote() {
 		run.Placement = string(o.Placement)

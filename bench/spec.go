@@ -56,9 +56,6 @@ type Spec struct {
 	Laps     int           // runs of each backend in a block, in turns; default 1
 	Seed     int64         // default 1
 
-	// HandOver is what the ready loop hands to the apply side; default
-	// node.HandOverUsed.
-	HandOver node.HandOver
 	// Snapshots is whether the Data of snapshots is streamed where an engine can;
 	// default node.SnapshotStream.
 	Snapshots node.SnapshotMode
@@ -377,8 +374,6 @@ func (s *Spec) Fill() error {
 	}
 	check(s.Nodes >= 1 && s.Nodes <= maxNodes, "nodes %d: want 1 to %d", s.Nodes, maxNodes)
 	check(s.Loop == node.LoopReady || s.Loop == node.LoopAsync, "loop %q: want ready or async", s.Loop)
-	check(s.HandOver == node.HandOverUsed || s.HandOver == node.HandOverAll && s.Loop == node.LoopReady,
-		"hand-over %q with loop %s: want used, or all with loop ready", s.HandOver, s.Loop)
 	check(s.Snapshots == node.SnapshotStream || s.Snapshots == node.SnapshotPlain, "snapshot %q: want stream or plain", s.Snapshots)
 	check(s.Networks.known(s.Transport), "transport %q: want one of %s", s.Transport, strings.Join(s.Networks.names(), ", "))
 	check(s.ValueSize >= 16 && s.ValueSize <= maxValueBytes && s.ValueSizeMax <= maxValueBytes,
@@ -437,9 +432,6 @@ func (s *Spec) defaults() {
 	}
 	if s.Loop == "" {
 		s.Loop = node.LoopReady
-	}
-	if s.HandOver == "" {
-		s.HandOver = node.HandOverUsed
 	}
 	if s.Snapshots == "" {
 		s.Snapshots = node.SnapshotStream

@@ -16,7 +16,7 @@ const readStateTimeout = time.Second
 //
 //  1. a tick advances raft's clock;
 //  2. Ready with SoftState: update leader, role, and the leader-change count;
-//  3. hand {entries, snapshot, notifyc} to the apply side (see [HandOver]);
+//  3. hand {entries, snapshot, notifyc} to the apply side;
 //  4. leader: Send first, in parallel with its own disk (thesis 10.2.1);
 //  5. snapshot: SaveSnap before Save;
 //  6. Save(HardState, Entries);
@@ -106,9 +106,6 @@ func (n *Node) observe(rd raft.Ready) {
 
 // handOver gives a part of the log to the apply side; false means stopping.
 func (n *Node) handOver(ap apply) bool {
-	if n.cfg.HandOver == HandOverUsed && len(ap.entries) == 0 && raft.IsEmptySnap(ap.snapshot) {
-		return true // nobody takes the signals of notifyc, and it has room for them
-	}
 	if n.cfg.Trace.Committed != nil && len(ap.entries) > 0 {
 		n.cfg.Trace.Committed(ap.entries)
 	}

@@ -233,14 +233,9 @@ func TestOrder(t *testing.T) {
 		{"follower-confchange", false, true, raft.Ready{CommittedEntries: entries(1, raftpb.EntryConfChange), Messages: []*raftpb.Message{resp}}},
 		{"leader-confchange", true, false, raft.Ready{CommittedEntries: entries(1, raftpb.EntryConfChange), Messages: []*raftpb.Message{app}}},
 		{"commit-only", true, false, raft.Ready{HardState: hardState(3)}},
-		{"commit-only-all", true, false, raft.Ready{HardState: hardState(3)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := newHarness(tc.leader)
-			h.n.cfg.HandOver = HandOverUsed
-			if tc.name == "commit-only-all" {
-				h.n.cfg.HandOver = HandOverAll
-			}
 			defer h.n.cancel()
 			h.handle(tc.rd, tc.standIn)
 			golden(t, tc.name, h.String())

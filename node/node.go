@@ -43,17 +43,6 @@ const (
 	SnapshotStream SnapshotMode = "stream"
 )
 
-// HandOver names what the ready loop hands to the apply side.
-type HandOver string
-
-const (
-	// HandOverUsed hands over what has committed entries or a snapshot. The others
-	// would only wake the apply side twice, beside the Save that somebody waits for.
-	HandOverUsed HandOver = "used"
-	// HandOverAll hands over every Ready, as etcd does.
-	HandOverAll HandOver = "all"
-)
-
 // Config describes one node. The zero value of an optional field means its
 // default.
 type Config struct {
@@ -72,7 +61,6 @@ type Config struct {
 	Network      Network
 
 	Loop           LoopKind      // default LoopReady
-	HandOver       HandOver      // default HandOverUsed
 	Tick           time.Duration // heartbeat interval; default 100 ms
 	ElectionTicks  int           // default 10
 	HeartbeatTicks int           // default 1
@@ -263,9 +251,6 @@ func (cfg *Config) fill() error {
 	if cfg.CatchUpEntries == 0 {
 		cfg.CatchUpEntries = 5_000
 	}
-	if cfg.HandOver == "" {
-		cfg.HandOver = HandOverUsed
-	}
 	if cfg.Snapshots == "" {
 		cfg.Snapshots = SnapshotStream
 	}
@@ -284,8 +269,6 @@ func (cfg *Config) fill() error {
 		return fmt.Errorf("a new node must be one of its Peers %v", cfg.Peers)
 	case cfg.Loop != LoopReady && cfg.Loop != LoopAsync:
 		return fmt.Errorf("unknown loop %q; known: %s, %s", cfg.Loop, LoopReady, LoopAsync)
-	case cfg.HandOver != HandOverUsed && cfg.HandOver != HandOverAll:
-		return fmt.Errorf("unknown hand-over %q; known: %s, %s", cfg.HandOver, HandOverUsed, HandOverAll)
 	case cfg.Snapshots != SnapshotPlain && cfg.Snapshots != SnapshotStream:
 		return fmt.Errorf("unknown way of snapshots %q; known: %s, %s", cfg.Snapshots, SnapshotStream, SnapshotPlain)
 	case cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks:

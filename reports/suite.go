@@ -44,7 +44,7 @@ type scenarioKey struct {
 	slo                                  string
 	readRatio                            float64
 	valueBytes                           int
-	valueSize, snapshots, handOver       string
+	valueSize, snapshots                 string
 	stateBytes                           int64
 	slowDisk                             string
 	killed                               bool   // restart: the process that wrote the log was killed
@@ -101,9 +101,6 @@ func keyOf(r *result.Run) scenarioKey {
 	}
 	if r.Faults != nil {
 		k.faults = r.Faults.Timeline
-	}
-	if r.HandOver != "used" { // the default
-		k.handOver = r.HandOver
 	}
 	if r.SnapshotMode != "stream" { // the default
 		k.snapshots = r.SnapshotMode
@@ -357,9 +354,6 @@ func (sc *scenario) title() string {
 	}
 	if sc.slowDisk != "" {
 		parts = append(parts, "slow disk "+clean(sc.slowDisk))
-	}
-	if sc.handOver != "" {
-		parts = append(parts, "hand-over "+clean(sc.handOver))
 	}
 	if sc.snapshots != "" {
 		parts = append(parts, clean(sc.snapshots)+" snapshots")

@@ -135,9 +135,6 @@ type Run struct {
 	Groups     int               `json:"groups,omitempty"`
 	GOMAXPROCS int               `json:"gomaxprocs,omitempty"`
 	Batch      int               `json:"batch,omitempty"` // most proposals gathered into one MsgProp
-	// HandOver is what the ready loop handed to the apply side: "used", what had
-	// committed entries or a snapshot, or "all".
-	HandOver string `json:"hand_over,omitempty"`
 	// SnapshotMode is how snapshots were to go, "stream" or "plain"; Snapshot.Mode
 	// is how they went.
 	SnapshotMode string  `json:"snapshot_mode,omitempty"`

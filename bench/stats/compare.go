@@ -113,9 +113,6 @@ func Config(r *result.Run) string {
 	add("placement", r.Placement)
 	add("groups", fmt.Sprint(r.Groups))
 	add("batch", fmt.Sprint(r.Batch))
-	if r.HandOver != "used" { // the default
-		add("hand-over", r.HandOver)
-	}
 	if r.SnapshotMode != "stream" { // the default
 		add("snapshot", r.SnapshotMode)
 	}

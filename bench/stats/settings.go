@@ -18,8 +18,7 @@ type setting struct {
 }
 
 var settings = []setting{
-	{"loop", func(r *result.Run) string { return r.Loop }, func(r *result.Run) { r.Loop, r.HandOver = "", "" }},
-	{"hand-over", func(r *result.Run) string { return r.HandOver }, func(r *result.Run) { r.HandOver = "" }},
+	{"loop", func(r *result.Run) string { return r.Loop }, func(r *result.Run) { r.Loop = "" }},
 	{"transport", func(r *result.Run) string { return r.Transport }, func(r *result.Run) { r.Transport = "" }},
 	{"batch", func(r *result.Run) string { return fmt.Sprint(r.Batch) }, func(r *result.Run) { r.Batch = 0 }},
 	{"gomaxprocs", func(r *result.Run) string { return fmt.Sprint(r.GOMAXPROCS) }, func(r *result.Run) { r.GOMAXPROCS = 0 }},

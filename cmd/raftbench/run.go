@@ -34,7 +34,7 @@ import (
 // runFlags are the flags of `raftbench run` as they were given.
 type runFlags struct {
 	backends, transport, loop, load, workload string
-	snapshot, handOver                        string
+	snapshot                                  string
 	valueSize, stateSize, burst, dir, out     string
 	nodes, repeats, laps, batch, gomaxprocs   int
 	groups                                    int
@@ -125,7 +125,6 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.thresholds, "threshold", nil, "demand, e.g. 'etcd-wal:save.p99<5ms'; repeatable; exit code 99 where it is missed")
 	fl.IntVar(&f.batch, "batch", 512, "most proposals gathered into one MsgProp; 1 proposes one by one")
 	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes, with groups cores + logs, of which 30 count; cores for mem)")
-	fl.StringVar(&f.handOver, "hand-over", "used", "what the ready loop hands to the apply side: used, what has committed entries or a snapshot, or all, as etcd does")
 	fl.StringVar(&f.snapshot, "snapshot", "stream", "how snapshots travel: stream (in chunks, where the backend can) or plain (as one slice in memory)")
 	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 0, "entries between two snapshots (default 100000)")
 	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
@@ -150,7 +149,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Laps: f.laps, Seed: f.seed,
 		Groups: f.groups, SeparateGroups: f.groupStorage == "separate",
-		HandOver: node.HandOver(f.handOver), Snapshots: node.SnapshotMode(f.snapshot), GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
+		Snapshots: node.SnapshotMode(f.snapshot), GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
 		CPUProfile: f.cpuProfile, ExecTrace: f.execTrace, Faults: f.faults,
 	}
 	if s.Transport == "" && s.Placement != bench.PlacementInProcess {

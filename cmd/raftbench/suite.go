@@ -28,7 +28,7 @@ import (
 
 // varying are the settings that may be lists, in the order in which they stand in
 // the names of runs: those by which results are told apart (stats.Config).
-var varying = []string{"workload", "load", "value-size", "read-ratio", "slow-disk", "nodes", "groups", "placement", "transport", "loop", "batch", "hand-over", "snapshot", "gomaxprocs"}
+var varying = []string{"workload", "load", "value-size", "read-ratio", "slow-disk", "nodes", "groups", "placement", "transport", "loop", "batch", "snapshot", "gomaxprocs"}
 
 // listed are the settings that are lists by themselves, without a product.
 var listed = map[string]bool{"backends": true, "state-size": true, "threshold": true}
