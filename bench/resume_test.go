@@ -190,6 +190,9 @@ func TestMatrix(t *testing.T) {
 	if len(ids) != 16 || len(res.Runs) != 16 || !ids["002-a-closed:64,nodes=5"] {
 		t.Errorf("%d runs, ids %v", len(res.Runs), ids)
 	}
+	if err := frame.Fill(); err != nil {
+		t.Fatal(err)
+	}
 	if runs, took := frame.Estimate(); runs != 16 || took < 16*6*time.Second || took > 5*time.Minute {
 		t.Errorf("estimate: %d runs, %v", runs, took)
 	}
