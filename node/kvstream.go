@@ -76,15 +76,15 @@ func (r *kvReader) nextItem() bool {
 // restoreBuffer is how much of a stream is decoded at a time.
 const restoreBuffer = 256 << 10
 
-// collectBytes is the size of an old state from which on its memory is worth a
-// collection: a quarter of a second for a GiB, and less for what is live.
+// collectBytes is the size of an old state from which on a collection is made for
+// it: smaller ones do not matter to the peak of memory.
 const collectBytes = 32 << 20
 
 // RestoreStream implements [StreamingStateMachine]. Each value gets memory of its
 // own, so that an overwritten one is freed; the old state is given up first. A
 // large one is collected there and then: otherwise the heap would grow by the new
 // state before the collector's next turn, into memory that the system must first
-// find and clear, which takes longer than all the rest.
+// find and clear.
 func (kv *KV) RestoreStream(data io.Reader, size int64) error {
 	old := kv.bytes
 	*kv = KV{values: make([][]byte, 1)}

@@ -24,9 +24,10 @@ func (s *Storage) SaveSnap(snap *raftpb.Snapshot) error {
 	r := s.newGeneration(snap.GetMetadata(), uint64(len(snap.Data)))
 	r.hasData = snap.Data != nil
 	step := s.cfg.ChunksPerBatch * s.cfg.ChunkBytes
+	w := chunkWriter{s: s, r: r}
 	for first, data := uint32(0), snap.Data; len(data) > 0; first += uint32(s.cfg.ChunksPerBatch) {
 		n := min(step, len(data))
-		if err := s.saveChunks(r, first, data[:n]); err != nil {
+		if err := w.save(first, data[:n]); err != nil {
 			return err
 		}
 		data = data[n:]
@@ -41,16 +42,28 @@ func (s *Storage) newGeneration(meta *raftpb.SnapshotMetadata, bytes uint64) sna
 	return snapRecord{gen: s.lastGen, bytes: bytes, chunkBytes: uint32(s.cfg.ChunkBytes), hasData: true, metadata: meta}
 }
 
-// saveChunks commits the chunks from first on, which hold data.
-func (s *Storage) saveChunks(r snapRecord, first uint32, data []byte) error {
-	var ops []Op
+// chunkWriter commits the chunks of a snapshot. It encodes into one buffer again
+// and again, which [Engine] allows: a large state leaves no garbage of its size.
+type chunkWriter struct {
+	s   *Storage
+	r   snapRecord
+	buf []byte
+	ops []Op
+}
+
+// save commits the chunks from first on, which hold data. After an error the
+// writer is not used again.
+func (w *chunkWriter) save(first uint32, data []byte) error {
+	w.buf, w.ops = w.buf[:0], w.ops[:0]
 	for i := first; len(data) > 0; i++ {
-		part := data[:min(len(data), int(r.chunkBytes))]
+		part := data[:min(len(data), int(w.r.chunkBytes))]
 		data = data[len(part):]
-		b := appendChunk(make([]byte, 0, chunkKeySize+len(part)+crcSize), r.gen, i, part)
-		ops = append(ops, Op{Key: b[:chunkKeySize], Value: b[chunkKeySize:]})
+		start := len(w.buf)
+		w.buf = appendChunk(w.buf, w.r.gen, i, part)
+		b := w.buf[start:len(w.buf):len(w.buf)]
+		w.ops = append(w.ops, Op{Key: b[:chunkKeySize:chunkKeySize], Value: b[chunkKeySize:]})
 	}
-	return s.commit(fmt.Sprintf("save snapshot %d", r.metadata.GetIndex()), ops, true)
+	return w.s.commit(fmt.Sprintf("save snapshot %d", w.r.metadata.GetIndex()), w.ops, true)
 }
 
 // makeCurrent commits the record of a snapshot whose chunks are durable, and cuts

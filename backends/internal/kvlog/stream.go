@@ -41,12 +41,13 @@ func (s *Storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.R
 // stageChunks writes the chunks of r, and returns how many bytes it wrote.
 func (s *Storage) stageChunks(r snapRecord, data io.Reader) (written uint64, err error) {
 	buf := make([]byte, min(uint64(s.cfg.ChunksPerBatch*s.cfg.ChunkBytes), max(r.bytes, 1)))
+	w := chunkWriter{s: s, r: r}
 	for first := uint32(0); written < r.bytes; first += uint32(s.cfg.ChunksPerBatch) {
 		n, err := io.ReadFull(data, buf[:min(uint64(len(buf)), r.bytes-written)])
 		if err != nil {
 			return written, fmt.Errorf("after %d of %d bytes: %w", written+uint64(n), r.bytes, err)
 		}
-		if err := s.saveChunks(r, first, buf[:n]); err != nil {
+		if err := w.save(first, buf[:n]); err != nil {
 			return written, err
 		}
 		written += uint64(n)
