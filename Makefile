@@ -5,7 +5,7 @@ PKGS     := ./...
 # under the race detector on two cores.
 TIMEOUT  ?= 40m
 
-.PHONY: help setup test race lint bench install selftest fuzz screenshots soak torture manifests
+.PHONY: help setup test race lint bench install selftest harness fuzz screenshots soak torture manifests
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,6 +37,9 @@ install: ## a snapshot of 1 GiB between two processes: memory of each, and speed
 
 selftest: ## a backend against itself, and one whose Save is slowed by 10 %, on this disk and in memory
 	RAFTBENCH_SELFTEST=1 $(GO) test -run 'TestSelf' -count 1 -timeout 60m -v ./bench
+
+harness: ## what recording costs on mem, and whether the generator keeps its schedule at 60 % of its most
+	RAFTBENCH_SELFTEST=1 $(GO) test -run 'TestHarness' -count 1 -timeout 30m -v ./bench
 
 fuzz: ## each fuzz target for a minute
 	@scripts/fuzz 60s
