@@ -115,6 +115,10 @@ func (s *Storage) readState(f *found) error {
 	})
 }
 
+// trustedBytes is how much memory Open takes on the word of a record alone. A larger
+// snapshot grows with the chunks that are found.
+const trustedBytes = 256 << 20
+
 // readSnapshot reads the current snapshot and lists the chunks of others.
 func (s *Storage) readSnapshot(f *found) error {
 	err := s.e.Iterate([]byte{snapKey}, []byte{snapKey + 1}, func(key, value []byte) error {
@@ -133,7 +137,7 @@ func (s *Storage) readSnapshot(f *found) error {
 	r := s.current
 	var data []byte
 	if r.hasData {
-		data = make([]byte, 0, r.bytes)
+		data = make([]byte, 0, min(r.bytes, trustedBytes))
 	}
 	var chunks uint32
 	s.lastGen = r.gen
