@@ -101,7 +101,8 @@ func (kv *KV) RestoreStream(data io.Reader, size int64) error {
 
 // decodeStream reads a state of size bytes, after which data must end.
 func decodeStream(data io.Reader, size int64) (*KV, error) {
-	body := &summedReader{r: data, left: size - 4}
+	sum := crc32.New(castagnoli)
+	body := io.TeeReader(io.LimitReader(data, size-4), sum)
 	r := &itemReader{r: bufio.NewReaderSize(body, restoreBuffer), left: size - 4}
 	var head [kvHeaderSize]byte
 	if err := r.read(head[:]); err != nil {
@@ -122,8 +123,8 @@ func decodeStream(data io.Reader, size int64) (*KV, error) {
 	if _, err := io.ReadFull(data, head[:4]); err != nil {
 		return nil, fmt.Errorf("read the checksum: %w", err)
 	}
-	if sum := binary.LittleEndian.Uint32(head[:]); sum != body.sum {
-		return nil, fmt.Errorf("checksum %08x of %d bytes, want %08x", body.sum, size-4, sum)
+	if got, want := sum.Sum32(), binary.LittleEndian.Uint32(head[:]); got != want {
+		return nil, fmt.Errorf("checksum %08x of %d bytes, want %08x", got, size-4, want)
 	}
 	if n, err := io.ReadFull(data, head[:1]); n > 0 || !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("the stream goes on after %d bytes: %w", size, err)
@@ -165,21 +166,4 @@ func (r *itemReader) read(p []byte) error {
 	}
 	r.left -= int64(len(p))
 	return nil
-}
-
-// summedReader ends after left bytes and keeps the checksum of what it read.
-type summedReader struct {
-	r    io.Reader
-	left int64
-	sum  uint32
-}
-
-func (r *summedReader) Read(p []byte) (int, error) {
-	if r.left <= 0 {
-		return 0, io.EOF
-	}
-	n, err := r.r.Read(p[:min(int64(len(p)), r.left)])
-	r.left -= int64(n)
-	r.sum = crc32.Update(r.sum, castagnoli, p[:n])
-	return n, err
 }
