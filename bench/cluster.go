@@ -150,7 +150,7 @@ func (c *cluster) startMember(m *member) error {
 	}
 	m.node, err = node.Start(node.Config{
 		ID: m.id, Peers: peers, Storage: m.storage.streamer(), State: st, StateMachine: m.state, Network: c.net,
-		Loop: c.one.Loop, MaxBatch: c.one.Batch, SnapshotEntries: c.one.SnapshotEntries, CatchUpEntries: c.one.CatchUpEntries,
+		Loop: c.one.Loop, Raft: c.one.Raft, MaxBatch: c.one.Batch, SnapshotEntries: c.one.SnapshotEntries, CatchUpEntries: c.one.CatchUpEntries,
 		Snapshots: c.one.Snapshots, Logger: c.logger,
 		Trace: &node.Trace{
 			Committed: m.state.committed,

@@ -176,7 +176,7 @@ func (o One) restart(ctx context.Context, run *result.Run) (st backends.State, e
 	}
 	n, err := node.Start(node.Config{
 		ID: 1, Peers: []uint64{1}, Storage: storage, State: st, StateMachine: node.NewKV(stateKeys), Network: net,
-		Loop: o.Loop, MaxBatch: o.Batch, SnapshotEntries: neverSnapshot, Logger: slog.New(slog.DiscardHandler),
+		Loop: o.Loop, Raft: o.Raft, MaxBatch: o.Batch, SnapshotEntries: neverSnapshot, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return st, err

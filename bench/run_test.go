@@ -47,6 +47,8 @@ func TestRunEveryLoopAndLoad(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
 		"ready":     func(*Spec) {},
 		"async":     func(s *Spec) { s.Loop = node.LoopAsync },
+		"rawnode":   func(s *Spec) { s.Raft = node.RaftRawNode },
+		"raw async": func(s *Spec) { s.Raft, s.Loop = node.RaftRawNode, node.LoopAsync },
 		"one node":  func(s *Spec) { s.Nodes = 1 },
 		"five":      func(s *Spec) { s.Nodes = 5 },
 		"open":      func(s *Spec) { s.Load = Open(500) },

@@ -26,6 +26,7 @@ type Spec struct {
 	Transport string        // default "mem"
 	Networks  Networks      `json:"-"` // how transports are made; default [DefaultNetworks]
 	Loop      node.LoopKind // default ready
+	Raft      node.RaftKind // how raft is driven; default node
 	Nodes     int           // 1 to 9; default 3
 	Placement Placement     // where the nodes run; default in-process, the others need RunOne
 	Batch     int           // most proposals in one MsgProp; default 512
@@ -374,6 +375,7 @@ func (s *Spec) Fill() error {
 	}
 	check(s.Nodes >= 1 && s.Nodes <= maxNodes, "nodes %d: want 1 to %d", s.Nodes, maxNodes)
 	check(s.Loop == node.LoopReady || s.Loop == node.LoopAsync, "loop %q: want ready or async", s.Loop)
+	check(s.Raft == node.RaftNode || s.Raft == node.RaftRawNode, "raft %q: want node or rawnode", s.Raft)
 	check(s.Snapshots == node.SnapshotStream || s.Snapshots == node.SnapshotPlain, "snapshot %q: want stream or plain", s.Snapshots)
 	check(s.Networks.known(s.Transport), "transport %q: want one of %s", s.Transport, strings.Join(s.Networks.names(), ", "))
 	check(s.ValueSize >= 16 && s.ValueSize <= maxValueBytes && s.ValueSizeMax <= maxValueBytes,
@@ -432,6 +434,9 @@ func (s *Spec) defaults() {
 	}
 	if s.Loop == "" {
 		s.Loop = node.LoopReady
+	}
+	if s.Raft == "" {
+		s.Raft = node.RaftNode
 	}
 	if s.Snapshots == "" {
 		s.Snapshots = node.SnapshotStream

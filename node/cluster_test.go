@@ -73,7 +73,7 @@ func (k *kept) reopen(t *testing.T) backends.State {
 // group is a cluster of a test.
 type group struct {
 	t     *testing.T
-	loop  node.LoopKind
+	drive drive
 	net   node.Network
 	peers []uint64
 	nodes map[uint64]*node.Node
@@ -105,8 +105,8 @@ func (c *counted) Restore(data []byte) error {
 	return c.KV.Restore(data)
 }
 
-func newGroup(t *testing.T, loop node.LoopKind, n int) *group {
-	g := &group{t: t, loop: loop, net: mem.New(mem.Options{}), nodes: map[uint64]*node.Node{}, disks: map[uint64]*kept{}, kvs: map[uint64]*counted{}}
+func newGroup(t *testing.T, d drive, n int) *group {
+	g := &group{t: t, drive: d, net: mem.New(mem.Options{}), nodes: map[uint64]*node.Node{}, disks: map[uint64]*kept{}, kvs: map[uint64]*counted{}}
 	for id := uint64(1); id <= uint64(n); id++ {
 		g.peers = append(g.peers, id)
 	}
@@ -138,7 +138,7 @@ func (g *group) start(id uint64, joining bool) {
 	}
 	n, err := node.Start(node.Config{
 		ID: id, Peers: g.peers, Joining: joining, Storage: storage, State: g.disks[id].reopen(g.t), StateMachine: g.kvs[id],
-		Network: g.net, Loop: g.loop, Tick: 10 * time.Millisecond, SnapshotEntries: 200, CatchUpEntries: 50,
+		Network: g.net, Loop: g.drive.loop, Raft: g.drive.raft, Tick: 10 * time.Millisecond, SnapshotEntries: 200, CatchUpEntries: 50,
 	})
 	if err != nil {
 		g.t.Fatal(err)
@@ -219,15 +219,23 @@ func (g *group) settled(proposals uint64) {
 	}
 }
 
-func loops(t *testing.T, f func(t *testing.T, loop node.LoopKind)) {
+// drive is a loop, and what it runs raft with.
+type drive struct {
+	loop node.LoopKind
+	raft node.RaftKind
+}
+
+func loops(t *testing.T, f func(t *testing.T, d drive)) {
 	for _, loop := range []node.LoopKind{node.LoopReady, node.LoopAsync} {
-		t.Run(string(loop), func(t *testing.T) { f(t, loop) })
+		for _, kind := range []node.RaftKind{node.RaftNode, node.RaftRawNode} {
+			t.Run(fmt.Sprintf("%s/%s", loop, kind), func(t *testing.T) { f(t, drive{loop, kind}) })
+		}
 	}
 }
 
 func TestReplicate(t *testing.T) {
-	loops(t, func(t *testing.T, loop node.LoopKind) {
-		g := newGroup(t, loop, 3)
+	loops(t, func(t *testing.T, d drive) {
+		g := newGroup(t, d, 3)
 		g.leader()
 		g.propose(1, 1001) // passes several snapshots
 		g.settled(1000)
@@ -238,18 +246,40 @@ func TestReplicate(t *testing.T) {
 }
 
 func TestOneNode(t *testing.T) {
-	loops(t, func(t *testing.T, loop node.LoopKind) {
-		g := newGroup(t, loop, 1)
+	loops(t, func(t *testing.T, d drive) {
+		g := newGroup(t, d, 1)
 		g.leader()
 		g.propose(1, 101)
 		g.settled(100)
 	})
 }
 
+// TestProposeFromMany: what several goroutines propose at the same time is all
+// proposed, whoever of them does it.
+func TestProposeFromMany(t *testing.T) {
+	loops(t, func(t *testing.T, d drive) {
+		const callers, each = 8, 250
+		g := newGroup(t, d, 1)
+		lead := g.leader()
+		var wg sync.WaitGroup
+		for c := range uint64(callers) {
+			wg.Go(func() {
+				for i := range uint64(each) {
+					if err := lead.Propose(context.Background(), payload(1+c*each+i)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		g.settled(callers * each)
+	})
+}
+
 // TestRestart stops all nodes and starts them on what they saved.
 func TestRestart(t *testing.T) {
-	loops(t, func(t *testing.T, loop node.LoopKind) {
-		g := newGroup(t, loop, 3)
+	loops(t, func(t *testing.T, d drive) {
+		g := newGroup(t, d, 3)
 		g.leader()
 		g.propose(1, 401)
 		g.settled(400)
@@ -272,8 +302,8 @@ func TestRestart(t *testing.T) {
 // TestInstallSnapshot brings back a follower that lost everything, after the log
 // was compacted past it.
 func TestInstallSnapshot(t *testing.T) {
-	loops(t, func(t *testing.T, loop node.LoopKind) {
-		g := newGroup(t, loop, 3)
+	loops(t, func(t *testing.T, d drive) {
+		g := newGroup(t, d, 3)
 		lead := g.leader()
 		g.propose(1, 51)
 		g.settled(50)
@@ -298,8 +328,8 @@ func TestInstallSnapshot(t *testing.T) {
 }
 
 func TestMembership(t *testing.T) {
-	loops(t, func(t *testing.T, loop node.LoopKind) {
-		g := newGroup(t, loop, 3)
+	loops(t, func(t *testing.T, d drive) {
+		g := newGroup(t, d, 3)
 		g.propose(1, 11)
 		change := func(typ raftpb.ConfChangeType, id uint64, done func(*raftpb.ConfState) bool) {
 			g.until("membership change", func() bool {
@@ -355,8 +385,8 @@ func (g *group) members() *raftpb.ConfState {
 
 // TestReadIndex: a read sees every write that was applied before it was asked.
 func TestReadIndex(t *testing.T) {
-	loops(t, func(t *testing.T, loop node.LoopKind) {
-		g := newGroup(t, loop, 3)
+	loops(t, func(t *testing.T, d drive) {
+		g := newGroup(t, d, 3)
 		lead := g.leader()
 		g.propose(1, 201)
 		g.until("applied", func() bool { return lead.Status().Applied >= 200 })
@@ -379,8 +409,8 @@ func TestReadIndex(t *testing.T) {
 // TestStorageFailure: the node whose disk fails stops and says why; the others go
 // on.
 func TestStorageFailure(t *testing.T) {
-	loops(t, func(t *testing.T, loop node.LoopKind) {
-		g := newGroup(t, loop, 3)
+	loops(t, func(t *testing.T, d drive) {
+		g := newGroup(t, d, 3)
 		g.propose(1, 51)
 		g.settled(50)
 		bad := g.leader()
@@ -413,6 +443,7 @@ func TestConfig(t *testing.T) {
 		"no storage":   func(c *node.Config) { c.Storage = nil },
 		"not a peer":   func(c *node.Config) { c.Peers = []uint64{2} },
 		"unknown loop": func(c *node.Config) { c.Loop = "other" },
+		"unknown raft": func(c *node.Config) { c.Raft = "other" },
 		"election":     func(c *node.Config) { c.ElectionTicks = 1 },
 		"batch":        func(c *node.Config) { c.MaxBatch = -1 },
 	} {

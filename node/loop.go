@@ -34,15 +34,22 @@ func (n *Node) run() {
 		handle = n.handleReadyAsync
 	}
 	for {
+		var rd raft.Ready
 		select {
 		case <-ticker.C:
 			n.raft.Tick() // 1
-		case rd := <-n.raft.Ready():
-			if err := handle(rd); err != nil {
-				n.fail(err)
-				return
+			continue
+		case rd = <-n.raft.Ready():
+		case <-n.readied:
+			var some bool
+			if rd, some = n.raw.take(); !some {
+				continue
 			}
 		case <-n.stopc:
+			return
+		}
+		if err := handle(rd); err != nil {
+			n.fail(err)
 			return
 		}
 	}

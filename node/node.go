@@ -28,6 +28,17 @@ const (
 	LoopAsync LoopKind = "async"
 )
 
+// RaftKind names a way that raft is driven.
+type RaftKind string
+
+const (
+	// RaftNode is etcd's: raft.Node, which has a goroutine of its own.
+	RaftNode RaftKind = "node"
+	// RaftRawNode is raft.RawNode under a mutex: whoever has a message for raft
+	// steps it, so that each takes one wake-up less on its way.
+	RaftRawNode RaftKind = "rawnode"
+)
+
 // SnapshotMode names a way that snapshots go.
 type SnapshotMode string
 
@@ -61,6 +72,7 @@ type Config struct {
 	Network      Network
 
 	Loop           LoopKind      // default LoopReady
+	Raft           RaftKind      // default RaftNode
 	Tick           time.Duration // heartbeat interval; default 100 ms
 	ElectionTicks  int           // default 10
 	HeartbeatTicks int           // default 1
@@ -140,6 +152,8 @@ type logStore interface {
 type Node struct {
 	cfg       Config
 	raft      raft.Node
+	raw       *rawNode        // the same, where it is driven as RaftRawNode; else nil
+	readied   <-chan struct{} // of raw; nil
 	log       logStore
 	transport Transport
 	heartbeat *contention.TimeoutDetector // guarded by the loop
@@ -154,6 +168,7 @@ type Node struct {
 	msgSnapc   chan *raftpb.Message
 	readStatec chan raft.ReadState
 	proposals  *queue[*raftpb.Entry]
+	proposing  sync.Mutex // held by who takes proposals
 	reads      *queue[func(error)]
 	snapshots  snapshots
 	stream     *streaming        // nil where snapshots go the plain way
@@ -203,7 +218,10 @@ func Start(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("start node %d: %w", cfg.ID, err)
 	}
 	n.log = mem
-	n.startRaft(mem, isNew)
+	if err := n.startRaft(mem, isNew); err != nil {
+		n.cancel()
+		return nil, fmt.Errorf("start node %d: %w", cfg.ID, err)
+	}
 	n.transport, err = cfg.Network.Join(cfg.ID, n)
 	if err != nil {
 		n.cancel()
@@ -242,6 +260,9 @@ func (cfg *Config) fill() error {
 	if cfg.Loop == "" {
 		cfg.Loop = LoopReady
 	}
+	if cfg.Raft == "" {
+		cfg.Raft = RaftNode
+	}
 	if cfg.Tick == 0 {
 		cfg.Tick = 100 * time.Millisecond
 	}
@@ -269,6 +290,8 @@ func (cfg *Config) fill() error {
 		return fmt.Errorf("a new node must be one of its Peers %v", cfg.Peers)
 	case cfg.Loop != LoopReady && cfg.Loop != LoopAsync:
 		return fmt.Errorf("unknown loop %q; known: %s, %s", cfg.Loop, LoopReady, LoopAsync)
+	case cfg.Raft != RaftNode && cfg.Raft != RaftRawNode:
+		return fmt.Errorf("unknown way to drive raft %q; known: %s, %s", cfg.Raft, RaftNode, RaftRawNode)
 	case cfg.Snapshots != SnapshotPlain && cfg.Snapshots != SnapshotStream:
 		return fmt.Errorf("unknown way of snapshots %q; known: %s, %s", cfg.Snapshots, SnapshotStream, SnapshotPlain)
 	case cfg.Tick < 0 || cfg.HeartbeatTicks < 1 || cfg.ElectionTicks <= cfg.HeartbeatTicks:
@@ -312,7 +335,7 @@ func (n *Node) load() (*raft.MemoryStorage, error) {
 }
 
 // startRaft starts raft: a new cluster, or one that was stored.
-func (n *Node) startRaft(mem *raft.MemoryStorage, isNew bool) {
+func (n *Node) startRaft(mem *raft.MemoryStorage, isNew bool) (err error) {
 	rc := &raft.Config{
 		ID:                        n.cfg.ID,
 		ElectionTick:              n.cfg.ElectionTicks,
@@ -327,15 +350,24 @@ func (n *Node) startRaft(mem *raft.MemoryStorage, isNew bool) {
 		Logger:                    raftLogger{n.cfg.Logger.With("node", n.cfg.ID)},
 		MaxUncommittedEntriesSize: 0, // no limit: proposals are bounded before they reach raft
 	}
+	var peers []raft.Peer
 	if isNew {
-		peers := make([]raft.Peer, len(n.cfg.Peers))
-		for i, id := range n.cfg.Peers {
-			peers[i] = raft.Peer{ID: id}
+		for _, id := range n.cfg.Peers {
+			peers = append(peers, raft.Peer{ID: id})
 		}
-		n.raft = raft.StartNode(rc, peers)
-		return
 	}
-	n.raft = raft.RestartNode(rc)
+	switch {
+	case n.cfg.Raft == RaftRawNode:
+		if n.raw, err = startRawNode(rc, peers); err != nil {
+			return fmt.Errorf("start raft: %w", err)
+		}
+		n.raft, n.readied = n.raw, n.raw.readied
+	case isNew:
+		n.raft = raft.StartNode(rc, peers)
+	default:
+		n.raft = raft.RestartNode(rc)
+	}
+	return nil
 }
 
 // Stop ends the node and returns when none of its goroutines is left. What was

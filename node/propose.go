@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -24,26 +25,66 @@ func (n *Node) Propose(ctx context.Context, payloads ...[]byte) error {
 		slab[i].Data = p
 		ents[i] = &slab[i]
 	}
-	return n.proposals.put(ctx, ents...)
+	if n.raw == nil || n.lead.Load() == raft.None {
+		return n.proposals.put(ctx, ents...)
+	}
+	if err := n.proposals.add(ctx, ents); err != nil {
+		return err
+	}
+	n.proposeNow()
+	return nil
 }
 
 // proposeLoop gathers the proposals that wait into one MsgProp each time raft is
 // ready to take one. While raft handles one, the next gather.
 func (n *Node) proposeLoop() {
-	for {
-		waiting := n.proposals.take(n.ctx)
-		if waiting == nil {
-			return
+	for n.proposals.wait(n.ctx) {
+		n.proposing.Lock()
+		_, err := n.step(n.proposals.takeNow(), func(m *raftpb.Message) (bool, error) {
+			return true, n.raft.Step(n.ctx, m)
+		})
+		n.proposing.Unlock()
+		if err != nil {
+			return // stopping
 		}
-		for len(waiting) > 0 {
-			size := min(len(waiting), n.cfg.MaxBatch)
-			// raft keeps the slice, the queue reuses its own.
-			ents := append(make([]*raftpb.Entry, 0, size), waiting[:size]...)
-			waiting = waiting[size:]
-			m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &n.cfg.ID, Entries: ents}
-			if n.raft.Step(n.ctx, m) != nil {
-				return // stopping
-			}
+		if n.raw != nil {
+			n.proposeNow() // what others left to this goroutine
 		}
 	}
+}
+
+// proposeNow gives raft what waits, on the caller's goroutine, which saves waking
+// another one. Where somebody is at it already, he takes this too: so proposals
+// gather here as they do in proposeLoop. What raft would hold back, for want of a
+// leader, is left to proposeLoop.
+func (n *Node) proposeNow() {
+	for n.proposing.TryLock() {
+		left, err := n.step(n.proposals.takeNow(), func(m *raftpb.Message) (bool, error) {
+			return n.raw.tryPropose(m)
+		})
+		if len(left) > 0 && err == nil {
+			n.proposals.putBack(left)
+		}
+		n.proposing.Unlock()
+		// Whoever found the lock taken has added his before; they are seen here.
+		if len(left) > 0 || err != nil || n.proposals.empty() {
+			return
+		}
+	}
+}
+
+// step proposes entries, MaxBatch at a time, and returns those that propose did not
+// take; n.proposing is held.
+func (n *Node) step(waiting []*raftpb.Entry, propose func(*raftpb.Message) (taken bool, err error)) ([]*raftpb.Entry, error) {
+	for len(waiting) > 0 {
+		size := min(len(waiting), n.cfg.MaxBatch)
+		// raft keeps the slice, the queue reuses its own.
+		ents := append(make([]*raftpb.Entry, 0, size), waiting[:size]...)
+		m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &n.cfg.ID, Entries: ents}
+		if taken, err := propose(m); err != nil || !taken {
+			return waiting, err
+		}
+		waiting = waiting[size:]
+	}
+	return nil, nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -24,16 +25,25 @@ func newQueue[T any](limit int) *queue[T] {
 	return &queue[T]{limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-// put appends items, waiting while the queue is full. A batch larger than the
-// limit is taken when the queue is empty.
+// put appends items and wakes the consumer, see add.
 func (q *queue[T]) put(ctx context.Context, items ...T) error {
+	if err := q.add(ctx, items); err != nil {
+		return err
+	}
+	signal(q.ready)
+	return nil
+}
+
+// add appends items, waiting while the queue is full. A batch larger than the
+// limit is taken when the queue is empty. It does not wake the consumer: that is
+// for who takes them itself, with takeNow.
+func (q *queue[T]) add(ctx context.Context, items []T) error {
 	for {
 		q.mu.Lock()
 		if len(q.items) == 0 || len(q.items)+len(items) <= q.limit {
 			q.items = append(q.items, items...)
 			more := q.waiters > 0 && len(q.items) < q.limit
 			q.mu.Unlock()
-			signal(q.ready)
 			if more {
 				signal(q.room)
 			}
@@ -59,25 +69,53 @@ func (q *queue[T]) put(ctx context.Context, items ...T) error {
 // take waits for items and returns all of them. The slice is the caller's until
 // its next take; nil means that ctx ended.
 func (q *queue[T]) take(ctx context.Context) []T {
-	for {
-		select {
-		case <-q.ready:
-		case <-ctx.Done():
-			return nil
-		}
-		q.mu.Lock()
-		taken := q.items
-		clear(q.spare) // drop what it still refers to
-		q.items, q.spare = q.spare[:0], taken
-		waiting := q.waiters > 0
-		q.mu.Unlock()
-		if waiting {
-			signal(q.room)
-		}
-		if len(taken) > 0 {
+	for q.wait(ctx) {
+		if taken := q.takeNow(); len(taken) > 0 {
 			return taken
 		}
 	}
+	return nil
+}
+
+// wait waits until put, or putBack, says that there are items; false means that ctx
+// ended.
+func (q *queue[T]) wait(ctx context.Context) bool {
+	select {
+	case <-q.ready:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// takeNow is take without waiting: it may return none.
+func (q *queue[T]) takeNow() []T {
+	q.mu.Lock()
+	taken := q.items
+	clear(q.spare) // drop what it still refers to
+	q.items, q.spare = q.spare[:0], taken
+	waiting := q.waiters > 0
+	q.mu.Unlock()
+	if waiting {
+		signal(q.room)
+	}
+	return taken
+}
+
+// putBack returns items that were taken last, before those that came since, and
+// wakes the consumer.
+func (q *queue[T]) putBack(items []T) {
+	q.mu.Lock()
+	q.items = append(slices.Clone(items), q.items...)
+	q.mu.Unlock()
+	signal(q.ready)
+}
+
+// empty reports whether nothing waits.
+func (q *queue[T]) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) == 0
 }
 
 func signal(c chan struct{}) {

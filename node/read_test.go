@@ -38,7 +38,7 @@ func (r *requestsOf) Send(msgs []*raftpb.Message) {
 // TestReadRequestsOfTwoLives: a follower's first read request must not look like
 // the first one of its life before, whose answer may be late.
 func TestReadRequestsOfTwoLives(t *testing.T) {
-	g := newGroup(t, node.LoopReady, 3)
+	g := newGroup(t, drive{}, 3)
 	seen := make(chan []byte, 1000)
 	g.net = &requests{g.net, seen}
 	follower := g.leader().Status().ID%3 + 1

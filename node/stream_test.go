@@ -91,8 +91,8 @@ func TestStreamSnapshot(t *testing.T) {
 		{"WholeMessages", true, true, func() node.Network { return plainNetwork{mem.New(mem.Options{})} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			loops(t, func(t *testing.T, loop node.LoopKind) {
-				g := streamGroup(t, loop, c.transport(), c.from, c.to)
+			loops(t, func(t *testing.T, d drive) {
+				g := streamGroup(t, d, c.transport(), c.from, c.to)
 				g.bringBack(3)
 				streams := c.to && c.name != "WholeMessages"
 				if got := g.disks[3].streamed.Load() > 0; c.to && c.from && got != streams {
@@ -118,8 +118,8 @@ func (n plainNetwork) Join(id uint64, r node.Receiver) (node.Transport, error) {
 }
 
 // streamGroup is three nodes; from says whether 1 and 2 stream, to whether 3 does.
-func streamGroup(t *testing.T, loop node.LoopKind, net node.Network, from, to bool) *group {
-	g := &group{t: t, loop: loop, net: net, peers: []uint64{1, 2, 3}, nodes: map[uint64]*node.Node{},
+func streamGroup(t *testing.T, d drive, net node.Network, from, to bool) *group {
+	g := &group{t: t, drive: d, net: net, peers: []uint64{1, 2, 3}, nodes: map[uint64]*node.Node{},
 		disks: map[uint64]*kept{}, kvs: map[uint64]*counted{}, streams: map[uint64]bool{1: from, 2: from, 3: to}}
 	for _, id := range g.peers {
 		g.disks[id] = &kept{}

@@ -119,6 +119,7 @@ type benchKey struct {
 
 var benchKeys = []benchKey{
 	{"loop", func(r *result.Run) string { return r.Loop }},
+	{"raft", func(r *result.Run) string { return r.Raft }},
 	{"load", func(r *result.Run) string { return loadText(r.Load) }},
 	{"reads", func(r *result.Run) string { return number(r.ReadRatio) }},
 	{"state", func(r *result.Run) string { return number(float64(r.StateBytes)) }},

@@ -44,7 +44,7 @@ type scenarioKey struct {
 	slo                                  string
 	readRatio                            float64
 	valueBytes                           int
-	valueSize, snapshots                 string
+	valueSize, snapshots, raft           string
 	stateBytes                           int64
 	slowDisk                             string
 	killed                               bool   // restart: the process that wrote the log was killed
@@ -101,6 +101,9 @@ func keyOf(r *result.Run) scenarioKey {
 	}
 	if r.Faults != nil {
 		k.faults = r.Faults.Timeline
+	}
+	if r.Raft != "node" { // the default
+		k.raft = r.Raft
 	}
 	if r.SnapshotMode != "stream" { // the default
 		k.snapshots = r.SnapshotMode
@@ -354,6 +357,9 @@ func (sc *scenario) title() string {
 	}
 	if sc.slowDisk != "" {
 		parts = append(parts, "slow disk "+clean(sc.slowDisk))
+	}
+	if sc.raft != "" {
+		parts = append(parts, "raft driven as "+clean(sc.raft))
 	}
 	if sc.snapshots != "" {
 		parts = append(parts, clean(sc.snapshots)+" snapshots")

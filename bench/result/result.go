@@ -129,6 +129,7 @@ type Run struct {
 	Durability string            `json:"durability"`
 	Transport  string            `json:"transport"`
 	Loop       string            `json:"loop"`
+	Raft       string            `json:"raft,omitempty"` // "node" (raft.Node) or "rawnode" (raft.RawNode)
 	Nodes      int               `json:"nodes"`
 	Placement  string            `json:"placement,omitempty"`
 	Leader     int               `json:"leader,omitempty"` // node that carried the load, where each is a process

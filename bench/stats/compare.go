@@ -113,6 +113,9 @@ func Config(r *result.Run) string {
 	add("placement", r.Placement)
 	add("groups", fmt.Sprint(r.Groups))
 	add("batch", fmt.Sprint(r.Batch))
+	if r.Raft != "node" { // the default
+		add("raft", r.Raft)
+	}
 	if r.SnapshotMode != "stream" { // the default
 		add("snapshot", r.SnapshotMode)
 	}

@@ -19,6 +19,7 @@ type setting struct {
 
 var settings = []setting{
 	{"loop", func(r *result.Run) string { return r.Loop }, func(r *result.Run) { r.Loop = "" }},
+	{"raft", func(r *result.Run) string { return cmp.Or(r.Raft, "node") }, func(r *result.Run) { r.Raft = "" }},
 	{"transport", func(r *result.Run) string { return r.Transport }, func(r *result.Run) { r.Transport = "" }},
 	{"batch", func(r *result.Run) string { return fmt.Sprint(r.Batch) }, func(r *result.Run) { r.Batch = 0 }},
 	{"gomaxprocs", func(r *result.Run) string { return fmt.Sprint(r.GOMAXPROCS) }, func(r *result.Run) { r.GOMAXPROCS = 0 }},

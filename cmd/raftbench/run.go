@@ -33,26 +33,26 @@ import (
 
 // runFlags are the flags of `raftbench run` as they were given.
 type runFlags struct {
-	backends, transport, loop, load, workload string
-	snapshot                                  string
-	valueSize, stateSize, burst, dir, out     string
-	nodes, repeats, laps, batch, gomaxprocs   int
-	groups                                    int
-	groupStorage                              string
-	seed                                      int64
-	readRatio, compressible                   float64
-	duration, warmup, timeout                 time.Duration
-	snapshotEntries, catchUpEntries           uint64
-	thresholds                                []string
-	keep, strict, quiet, json, inProcess      bool
-	powercut                                  int
-	slowDisk                                  string
-	noProbe                                   bool
-	file, resume, placement                   string
-	cpuProfile, execTrace                     string
-	faults, metrics, pprof                    string
-	hosts, tls, tokenFile                     string
-	links                                     *remote.Hosts // sessions with the agents of --hosts
+	backends, transport, loop, raft, load, workload string
+	snapshot                                        string
+	valueSize, stateSize, burst, dir, out           string
+	nodes, repeats, laps, batch, gomaxprocs         int
+	groups                                          int
+	groupStorage                                    string
+	seed                                            int64
+	readRatio, compressible                         float64
+	duration, warmup, timeout                       time.Duration
+	snapshotEntries, catchUpEntries                 uint64
+	thresholds                                      []string
+	keep, strict, quiet, json, inProcess            bool
+	powercut                                        int
+	slowDisk                                        string
+	noProbe                                         bool
+	file, resume, placement                         string
+	cpuProfile, execTrace                           string
+	faults, metrics, pprof                          string
+	hosts, tls, tokenFile                           string
+	links                                           *remote.Hosts // sessions with the agents of --hosts
 }
 
 const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
@@ -97,6 +97,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+"; a list runs each (default mem; grpc where nodes are processes)")
 	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own; a list runs each")
 	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites); a list runs each")
+	fl.StringVar(&f.raft, "raft", "node", "node (raft.Node, on a goroutine of its own) or rawnode (raft.RawNode: who has a message steps it); a list runs each")
 	fl.StringVar(&f.hosts, "hosts", "", "agents that run the nodes, each on its machine: a:7400,b:7400,c:7400; see 'raftbench agent'")
 	fl.StringVar(&f.tls, "tls", "", "with --hosts: directory with ca.crt, coordinator.crt and coordinator.key")
 	fl.StringVar(&f.tokenFile, "token-file", "", "with --hosts: file with the secret that the agents have, too")
@@ -145,7 +146,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 // spec turns the flags into a suite; everything wrong with them is told at once.
 func (f *runFlags) spec() (bench.Spec, error) {
 	s := bench.Spec{
-		Dir: f.dir, Keep: f.keep, Transport: f.transport, Placement: bench.Placement(f.placement), Networks: networks(), Loop: node.LoopKind(f.loop),
+		Dir: f.dir, Keep: f.keep, Transport: f.transport, Placement: bench.Placement(f.placement), Networks: networks(), Loop: node.LoopKind(f.loop), Raft: node.RaftKind(f.raft),
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
 		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Laps: f.laps, Seed: f.seed,
 		Groups: f.groups, SeparateGroups: f.groupStorage == "separate",

@@ -28,7 +28,7 @@ import (
 
 // varying are the settings that may be lists, in the order in which they stand in
 // the names of runs: those by which results are told apart (stats.Config).
-var varying = []string{"workload", "load", "value-size", "read-ratio", "slow-disk", "nodes", "groups", "placement", "transport", "loop", "batch", "snapshot", "gomaxprocs"}
+var varying = []string{"workload", "load", "value-size", "read-ratio", "slow-disk", "nodes", "groups", "placement", "transport", "loop", "raft", "batch", "snapshot", "gomaxprocs"}
 
 // listed are the settings that are lists by themselves, without a product.
 var listed = map[string]bool{"backends": true, "state-size": true, "threshold": true}
@@ -37,7 +37,7 @@ var listed = map[string]bool{"backends": true, "state-size": true, "threshold": 
 var notInFile = map[string]bool{"hosts": true, "tls": true, "token-file": true, "file": true, "resume": true, "in-process": true, "help": true}
 
 // flagLists are the settings of varying that are lists as flags too.
-var flagLists = []string{"transport", "loop", "placement"}
+var flagLists = []string{"transport", "loop", "raft", "placement"}
 
 // maxConfigs bounds the product: a block would take days.
 const maxConfigs = 1000

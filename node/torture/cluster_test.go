@@ -30,7 +30,7 @@ type life struct {
 
 // cluster is the nodes of a round.
 type cluster struct {
-	loop    node.LoopKind
+	drive   drive
 	disks   *disks
 	net     *faulty.Network
 	leaders *leaders
@@ -43,7 +43,7 @@ type cluster struct {
 
 func newCluster(r round) *cluster {
 	c := &cluster{
-		loop: r.loop, disks: newDisks(r.nodes, r.seed, r.broken == lyingDisks), net: faulty.Wrap(mem.New(mem.Options{}), r.seed),
+		drive: r.drive, disks: newDisks(r.nodes, r.seed, r.broken == lyingDisks), net: faulty.Wrap(mem.New(mem.Options{}), r.seed),
 		leaders: &leaders{of: map[uint64]uint64{}}, lives: map[uint64]*life{},
 	}
 	for id := range c.disks.all {
@@ -62,7 +62,7 @@ func (c *cluster) start(id uint64) error {
 	l := &life{id: id, regs: newRegisters()}
 	l.n, err = node.Start(node.Config{
 		ID: id, Peers: c.ids, Storage: store, State: st, StateMachine: l.regs, Network: &watched{c.net, c.leaders},
-		Loop: c.loop, Tick: tick, SnapshotEntries: 80, CatchUpEntries: 20,
+		Loop: c.drive.loop, Raft: c.drive.raft, Tick: tick, SnapshotEntries: 80, CatchUpEntries: 20,
 	})
 	if err != nil {
 		return err

@@ -52,23 +52,37 @@ const (
 	lyingDisks = "disks that acknowledge before they save"
 )
 
+// drive is a loop, and what it runs raft with.
+type drive struct {
+	loop node.LoopKind
+	raft node.RaftKind
+}
+
+func (d drive) String() string { return fmt.Sprintf("%s-%s", d.loop, d.raft) }
+
+// drives are all.
+var drives = []drive{
+	{node.LoopReady, node.RaftNode}, {node.LoopAsync, node.RaftNode},
+	{node.LoopReady, node.RaftRawNode}, {node.LoopAsync, node.RaftRawNode},
+}
+
 // round is one cluster and its faults.
 type round struct {
 	seed   int64
 	nodes  int
-	loop   node.LoopKind
+	drive  drive
 	faults int
 	lasts  time.Duration // about, each fault
 	broken string
 }
 
 // short is a round of about a second and a half; long takes about eight.
-func short(seed int64, loop node.LoopKind) round {
-	return round{seed: seed, nodes: nodesOf(seed), loop: loop, faults: 3, lasts: 250 * time.Millisecond}
+func short(seed int64, d drive) round {
+	return round{seed: seed, nodes: nodesOf(seed), drive: d, faults: 3, lasts: 250 * time.Millisecond}
 }
 
-func long(seed int64, loop node.LoopKind) round {
-	return round{seed: seed, nodes: nodesOf(seed), loop: loop, faults: 10, lasts: 450 * time.Millisecond}
+func long(seed int64, d drive) round {
+	return round{seed: seed, nodes: nodesOf(seed), drive: d, faults: 10, lasts: 450 * time.Millisecond}
 }
 
 func nodesOf(seed int64) int {
@@ -203,12 +217,12 @@ func TestTorture(t *testing.T) {
 	if seed, err := strconv.ParseInt(os.Getenv("RAFTBENCH_TORTURE_SEED"), 10, 64); err == nil {
 		seeds, shape = []int64{seed}, long
 	}
-	for _, loop := range []node.LoopKind{node.LoopReady, node.LoopAsync} {
-		t.Run(string(loop), func(t *testing.T) {
+	for _, d := range drives {
+		t.Run(d.String(), func(t *testing.T) {
 			for _, seed := range seeds {
 				t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 					t.Parallel()
-					hold(t, shape(seed, loop))
+					hold(t, shape(seed, d))
 				})
 			}
 		})
@@ -216,7 +230,7 @@ func TestTorture(t *testing.T) {
 }
 
 func hold(t *testing.T, r round) {
-	picture := filepath.Join(os.TempDir(), fmt.Sprintf("raftbench-torture-%s-%d.html", r.loop, r.seed))
+	picture := filepath.Join(os.TempDir(), fmt.Sprintf("raftbench-torture-%s-%d.html", r.drive, r.seed))
 	out, err := r.run(picture)
 	for try := 1; err == nil && out.showsNothing() && try < maxRounds; try++ {
 		out, err = r.run(picture) // the machine had other things to do
@@ -224,7 +238,7 @@ func hold(t *testing.T, r round) {
 	t.Logf("%d nodes: %v", r.nodes, out)
 	if err != nil {
 		t.Fatalf("%v\nfaults:\n%s\nreplay: RAFTBENCH_TORTURE_SEED=%d go test ./node/torture -run 'TestTorture$/%s' -v -count 20",
-			err, strings.Join(out.log, "\n"), r.seed, r.loop)
+			err, strings.Join(out.log, "\n"), r.seed, r.drive)
 	}
 	if out.showsNothing() {
 		t.Errorf("the round shows nothing: %v", out)
@@ -240,11 +254,11 @@ const maxRounds = 20
 
 // caught makes rounds of a broken cluster until one fails, which must be with want.
 func caught(t *testing.T, broken string, want error) {
-	for _, loop := range []node.LoopKind{node.LoopReady, node.LoopAsync} {
-		t.Run(string(loop), func(t *testing.T) {
+	for _, d := range drives {
+		t.Run(d.String(), func(t *testing.T) {
 			t.Parallel()
 			for seed := range int64(maxRounds) {
-				r := short(seed+1, loop)
+				r := short(seed+1, d)
 				r.broken = broken
 				out, err := r.run("")
 				if errors.Is(err, want) {
