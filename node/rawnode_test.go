@@ -269,3 +269,65 @@ func TestReadyOnce(t *testing.T) {
 		t.Fatalf("%d entries after Advance, want 1", len(rd.Entries))
 	}
 }
+
+// TestProposeTakesOver: who finds another one proposing leaves his proposals to him.
+func TestProposeTakesOver(t *testing.T) {
+	d := startDriven(t, RaftRawNode, 1, 2, 3)
+	d.lead()
+	n := newHarness(true).n
+	defer n.cancel()
+	n.raft, n.raw, n.proposals = d.raft, d.raw, newQueue[*raftpb.Entry](16)
+	n.lead.Store(1)
+	d.raw.mu.Lock() // the first one stands here, in the middle of his step
+	first := make(chan error, 1)
+	go func() { first <- n.Propose(context.Background(), []byte("a")) }()
+	deadline := time.Now().Add(time.Minute)
+	for busy := false; !busy; {
+		if busy = !n.proposing.TryLock(); !busy {
+			n.proposing.Unlock()
+		}
+		busy = busy && n.proposals.empty()
+		if time.Now().After(deadline) {
+			t.Fatal("nobody proposes")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := n.Propose(context.Background(), []byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	d.raw.mu.Unlock()
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	if rd := d.ready(); len(rd.Entries) != 2 {
+		t.Errorf("%d entries were proposed, want both", len(rd.Entries))
+	}
+}
+
+// TestProposeLeavesHeldBack: what raft holds back is proposed, in its order, once
+// there is a leader; the caller does not wait for that.
+func TestProposeLeavesHeldBack(t *testing.T) {
+	d := startDriven(t, RaftRawNode, 1, 2, 3)
+	n := newHarness(true).n
+	n.raft, n.raw, n.proposals = d.raft, d.raw, newQueue[*raftpb.Entry](16)
+	n.lead.Store(1) // the loop has not heard that there is none
+	for _, data := range []string{"a", "b"} {
+		if err := n.Propose(context.Background(), []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.lead()
+	n.goRun(n.proposeLoop)
+	defer n.wg.Wait()
+	defer n.cancel()
+	deadline := time.Now().Add(time.Minute)
+	var got []string
+	for len(got) < 2 && time.Now().Before(deadline) {
+		for _, e := range d.handle().Entries {
+			got = append(got, string(e.GetData()))
+		}
+	}
+	if strings.Join(got, " ") != "a b" {
+		t.Errorf("proposed %q, want a b", got)
+	}
+}
