@@ -108,6 +108,18 @@ type worker struct {
 
 	payloads [][]byte
 	readIDs  []uint64
+
+	// What is done and not yet recorded: recording waits until what can be sent is
+	// sent, so that it delays nobody.
+	finished []finish
+	recorded int // of finished
+}
+
+// finish is an operation that succeeded.
+type finish struct {
+	Done
+	intended, sent time.Duration
+	read           bool
 }
 
 // NewGenerator checks cfg.
@@ -309,10 +321,12 @@ func (w *worker) closed(ctx context.Context, clients int) error {
 	}
 	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
 	defer timeouts.Stop()
+	defer w.recordAll()
 	for {
 		if err := w.flush(ctx); err != nil {
 			return err
 		}
+		w.recordAll()
 		select {
 		case <-w.wake:
 			batch := w.take()
@@ -347,6 +361,7 @@ func (w *worker) open(ctx context.Context) error {
 	defer timer.Stop()
 	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
 	defer timeouts.Stop()
+	defer w.recordAll()
 	for {
 		now := w.g.Now()
 		for next <= now && int(w.busy.Load()) < w.g.cfg.MaxInFlight && w.g.sending(next) {
@@ -355,6 +370,9 @@ func (w *worker) open(ctx context.Context) error {
 		}
 		if err := w.flush(ctx); err != nil {
 			return err
+		}
+		if !w.recordSome(recordStep) {
+			continue // first look whether the next one is due
 		}
 		timer.Reset(max(next-w.g.Now(), 0))
 		if !w.g.sending(next) {
@@ -400,9 +418,9 @@ func (w *worker) slot() uint32 {
 	return uint32(len(w.slots) - 1)
 }
 
-// complete records one operation, whose slot the caller then frees or uses again
-// before it takes it off busy; false where it is not one
-// that waits (it timed out before).
+// complete ends one operation, whose slot the caller then frees or uses again
+// before it takes it off busy; false where it is not one that waits (it timed out
+// before). It is recorded later.
 func (w *worker) complete(d Done) (uint32, bool) {
 	s := uint32(d.ID >> slotShift & slotMask)
 	if int(s) >= len(w.slots) {
@@ -417,13 +435,29 @@ func (w *worker) complete(d Done) (uint32, bool) {
 		w.fail(sl)
 		return s, true
 	}
-	if !w.g.cfg.Off {
-		w.record(sl, d)
-	} else if w.g.inWindow(d.Applied) {
-		w.rec.ops++
-	}
+	w.finished = append(w.finished, finish{d, sl.intended, sl.sent, sl.read})
 	return s, true
 }
+
+// recordStep is how many operations an open loop records before it looks at its
+// schedule again: some 20 µs.
+const recordStep = 256
+
+// recordSome records up to n operations that are done; true where none is left.
+func (w *worker) recordSome(n int) bool {
+	end := min(w.recorded+n, len(w.finished))
+	for i := w.recorded; i < end; i++ {
+		w.record(&w.finished[i])
+	}
+	w.recorded = end
+	if end < len(w.finished) {
+		return false
+	}
+	w.finished, w.recorded = w.finished[:0], 0
+	return true
+}
+
+func (w *worker) recordAll() { w.recordSome(len(w.finished)) }
 
 // inWindow reports whether t lies in the measured time.
 func (g *Generator) inWindow(t time.Duration) bool {
@@ -434,37 +468,43 @@ func (g *Generator) inWindow(t time.Duration) bool {
 // measured reports whether an operation counts: in a closed loop when it was
 // done in the measured time, in an open loop when it was intended then, however
 // late it was done (else the slowest would be left out).
-func (g *Generator) measured(sl *slot, done time.Duration) bool {
+func (g *Generator) measured(intended, done time.Duration) bool {
 	if g.cfg.Clients > 0 {
 		return g.inWindow(done)
 	}
-	return g.inWindow(sl.intended)
+	return g.inWindow(intended)
 }
 
-func (w *worker) record(sl *slot, d Done) {
-	response := d.Applied - sl.intended
+func (w *worker) record(f *finish) {
+	if w.g.cfg.Off {
+		if w.g.inWindow(f.Applied) {
+			w.rec.ops++
+		}
+		return
+	}
+	response := f.Applied - f.intended
 	if w.g.cfg.Observe != nil {
 		w.g.cfg.Observe(response)
 	}
-	if sec := int(d.Applied / time.Second); sec > 0 && sec == len(w.rec.series) {
+	if sec := int(f.Applied / time.Second); sec > 0 && sec == len(w.rec.series) {
 		w.p99.Store(w.rec.series[sec-1].hist.ValueAtQuantile(99))
 	}
-	w.rec.tick(d.Applied, response)
-	if w.g.inWindow(d.Applied) {
+	w.rec.tick(f.Applied, response)
+	if w.g.inWindow(f.Applied) {
 		w.rec.ops++
 	}
-	if !w.g.measured(sl, d.Applied) {
+	if !w.g.measured(f.intended, f.Applied) {
 		return
 	}
 	Record(w.rec.response, response)
-	if sl.read {
+	if f.read {
 		Record(w.rec.reads, response)
 	} else {
-		w.rec.stages.add(sl.sent, d)
+		w.rec.stages.add(f.sent, f.Done)
 	}
 	if w.g.cfg.Clients == 0 { // in a closed loop service is response and lag is 0
-		Record(w.rec.service, d.Applied-sl.sent)
-		Record(w.rec.lag, sl.sent-sl.intended)
+		Record(w.rec.service, f.Applied-f.sent)
+		Record(w.rec.lag, f.sent-f.intended)
 	}
 }
 
@@ -485,7 +525,7 @@ func (w *worker) expire(now time.Duration, freed func(uint32)) {
 func (w *worker) fail(sl *slot) {
 	w.g.failed.Add(1)
 	now := w.g.Now()
-	if !w.g.measured(sl, now) {
+	if !w.g.measured(sl.intended, now) {
 		return
 	}
 	w.rec.errors++

@@ -306,11 +306,11 @@ func BenchmarkRecord(b *testing.B) {
 	g := &Generator{cfg: Config{Clients: 1}}
 	g.from.Store(1)
 	w := &worker{g: g, rec: newRecorder()}
-	sl := &slot{intended: time.Millisecond, sent: time.Millisecond}
-	d := Done{SaveStart: 2 * time.Millisecond, SaveEnd: 3 * time.Millisecond, Handed: 4 * time.Millisecond, Applied: 5 * time.Millisecond}
+	f := &finish{intended: time.Millisecond, sent: time.Millisecond,
+		Done: Done{SaveStart: 2 * time.Millisecond, SaveEnd: 3 * time.Millisecond, Handed: 4 * time.Millisecond, Applied: 5 * time.Millisecond}}
 	b.ReportAllocs()
 	for b.Loop() {
-		w.record(sl, d)
+		w.record(f)
 	}
 }
 

@@ -187,6 +187,7 @@ func (w *worker) batched(ctx context.Context) error {
 
 // await returns when n operations are done or timed out.
 func (w *worker) await(ctx context.Context, n int, timeouts <-chan time.Time) error {
+	defer w.recordAll()
 	for n > 0 {
 		select {
 		case <-w.wake:
