@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"testing"
@@ -322,5 +323,66 @@ func BenchmarkMakePayload(b *testing.B) {
 	for b.Loop() {
 		id++
 		_ = p.Make(id)
+	}
+}
+
+// echo answers at once, on a goroutine of its own, and says when it has answered
+// enough.
+type echo struct {
+	g      *Generator
+	asked  chan []Done
+	left   int
+	enough chan struct{}
+}
+
+func (e *echo) Propose(_ context.Context, ps [][]byte) error {
+	batch := make([]Done, len(ps))
+	for i, p := range ps {
+		batch[i] = Done{ID: ID(p), SaveStart: 1, SaveEnd: 1, Handed: 1}
+	}
+	e.asked <- batch
+	return nil
+}
+
+func (e *echo) Read(context.Context, []uint64) error { return nil }
+
+func (e *echo) answer() {
+	for batch := range e.asked {
+		now := e.g.Now()
+		for i := range batch {
+			batch[i].Applied = now
+		}
+		if e.left > 0 && e.left <= len(batch) {
+			close(e.enough)
+		}
+		e.left -= len(batch)
+		e.g.Done(batch)
+	}
+}
+
+// BenchmarkGenerator is what making, sending, ending and recording an operation costs
+// in all, payload included, where the target costs next to nothing.
+func BenchmarkGenerator(b *testing.B) {
+	for _, clients := range []int{1, 256} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			e := &echo{asked: make(chan []Done, 1024), left: b.N, enough: make(chan struct{})}
+			g, err := NewGenerator(Config{Clients: clients, Payloads: payloads(b, 1024, 1024)}, e)
+			if err != nil {
+				b.Fatal(err)
+			}
+			e.g = g
+			go e.answer()
+			b.ReportAllocs()
+			b.ResetTimer()
+			g.Start(context.Background(), time.Now())
+			g.Measure()
+			<-e.enough
+			b.StopTimer()
+			g.EndMeasure()
+			if err := g.Stop(); err != nil {
+				b.Fatal(err)
+			}
+			close(e.asked)
+		})
 	}
 }
