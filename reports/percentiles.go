@@ -71,8 +71,8 @@ func (b *builder) percentiles(sc *scenario) blockView {
 		if len(p.Series) == 0 {
 			continue
 		}
-		if floor, _ := sc.site.floor(); d.disk && floor > 0 {
-			p.Refs = []chart.Ref{{At: floor, Name: "raw disk, p50 " + quantity.FormatDuration(floor)}}
+		if floor, name := sc.reference(); d.disk && floor > 0 {
+			p.Refs = []chart.Ref{{At: floor, Name: name}}
 		}
 		panels = append(panels, p)
 		if finding == "" {

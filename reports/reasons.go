@@ -3,7 +3,6 @@ package reports
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -134,9 +133,9 @@ func (sc *scenario) reason(f Flag) Reason {
 	if slices.Contains(suiteWide, f.Name) {
 		return out
 	}
-	var where []string
+	var always, where []string
 	engines, spoiled := 0, []string{}
-	for _, rw := range sc.rows {
+	for _, rw := range sc.ranked() {
 		n, all := rw.carries(f.Name)
 		if rw.control == "" {
 			engines++
@@ -149,15 +148,21 @@ func (sc *scenario) reason(f Flag) Reason {
 		}
 		out.Backends = append(out.Backends, rw.label)
 		if n == all {
-			where = append(where, rw.label)
+			always = append(always, rw.label)
 		} else {
 			where = append(where, fmt.Sprintf("%s in %d of %s", rw.label, n, plural(all, "run")))
 		}
 	}
-	if len(out.Backends) == len(sc.rows) && !strings.Contains(strings.Join(where, ""), " of ") {
-		where = []string{"every run"}
+	switch {
+	case len(always) == len(sc.rows):
+		out.Where = "every run"
+	case len(where) == 0:
+		out.Where = list(always)
+	case len(always) == 0:
+		out.Where = list(where)
+	default: // "a, b and c in 1 of 3 runs" would be read as if all were
+		out.Where = list(always) + " in every run; " + list(where)
 	}
-	out.Where = list(where)
 	switch {
 	case f.Severity != Invalidates:
 	case len(spoiled) == 0:

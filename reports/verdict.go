@@ -432,12 +432,23 @@ func (sc *scenario) distance() string {
 	case floor == 0 && len(parts) == 0:
 		return "The raw disk was not measured, so the distance to its limit is unknown."
 	case len(parts) == 0:
-		return fmt.Sprintf("The raw disk takes %s for a synced write; no backend's Save was measured against it.", quantity.FormatDuration(floor))
-	case floor == 0:
-		return "Save as a multiple of a synced raw write of the same size: " + list(parts) + "."
+		return fmt.Sprintf("The raw disk takes %s for a synced write of %s; no backend’s Save was measured against it.",
+			quantity.FormatDuration(floor), quantity.FormatBytes(float64(sc.site.floorRows()[0].Bytes)))
 	}
-	return fmt.Sprintf("The raw disk takes %s for a small synced write. Save as a multiple of a raw write of the same size: %s.",
-		quantity.FormatDuration(floor), list(parts))
+	return sc.floorText() + ": " + list(parts) + "."
+}
+
+// floorText says what the multiples of the disk's own speed are multiples of.
+func (sc *scenario) floorText() string {
+	if f, ok := sc.saveFloor(); ok {
+		return f.text()
+	}
+	if rows := sc.site.floorRows(); len(rows) > 0 {
+		floor, _ := sc.site.floor()
+		return fmt.Sprintf("A synced raw write of %s takes %s on this disk. Median Save as a multiple of a raw write of its own size",
+			quantity.FormatBytes(float64(rows[0].Bytes)), quantity.FormatDuration(floor))
+	}
+	return "Median Save as a multiple of a synced raw write of its own size"
 }
 
 // durability is the sentence about verification and durability classes.

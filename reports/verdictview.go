@@ -98,11 +98,7 @@ func (b *builder) distances(sc *scenario, v *verdictView) {
 		v.Distances = append(v.Distances, distanceView{b.number(rw), b.of(rw).Colour(), template.HTML(swatch(b.of(rw))), rw.label, //nolint:gosec // no text in it
 			quantity.Significant(s.Median) + "×", int(100 * s.Median / top)})
 	}
-	if floor, _ := sc.site.floor(); floor > 0 {
-		v.FloorText = fmt.Sprintf("A synced raw write takes %s here. Save, as a multiple of a raw write of the same size:", quantity.FormatDuration(floor))
-	} else {
-		v.FloorText = "Save, as a multiple of a raw write of the same size:"
-	}
+	v.FloorText = sc.floorText() + ":"
 	if len(v.Distances) == 0 {
 		v.FloorText = v.Distance
 		return
@@ -116,6 +112,12 @@ func (sc *scenario) floorNote() string {
 	alone := "The raw write had the disk for itself"
 	if sc.nodes > 1 && sc.placement == "" {
 		alone += fmt.Sprintf("; here %d nodes share it", sc.nodes)
+	}
+	synced, _ := sc.engines()
+	for _, rw := range synced {
+		if s := rw.of(metricFloor); s.N > 0 && s.Median < 1 {
+			return fmt.Sprintf("%s. No store is faster than its disk: under 1× (%s) the disk was slower while it was calibrated than during the run.", alone, rw.label)
+		}
 	}
 	for _, rw := range sc.rows {
 		if s := rw.of(metricFloor); rw.backend == "raw" && s.N > 0 {
