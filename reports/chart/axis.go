@@ -219,18 +219,19 @@ func percentTicks(edge float64) []float64 {
 
 // niceStep is the smallest nice step with at most n ticks between lo and hi.
 func niceStep(lo, hi float64, n int) float64 {
-	least := (hi - lo) / float64(max(n-1, 1))
-	power := math.Pow(10, math.Floor(math.Log10(least)))
-	for _, f := range []float64{1, 2, 5} {
-		if f*power >= least*(1-1e-9) {
-			return f * power
+	power := math.Pow(10, math.Floor(math.Log10((hi-lo)/float64(max(n, 1)+1))))
+	for _, f := range []float64{1, 2, 5, 10, 20} {
+		step := f * power
+		if math.Floor(hi/step+1e-9)-math.Ceil(lo/step-1e-9)+1 <= float64(n) {
+			return step
 		}
 	}
-	return 10 * power
+	return 50 * power
 }
 
 // logTicks are up to n nice positions: powers of ten, or where these are too
-// few also 2 and 5 times them, or all digits, or linear ones.
+// few also 2 and 5 times them, or more digits, or linear ones. Of the sets with
+// few digits the first is taken that leaves no large part of the axis bare.
 func logTicks(k Kind, l scale.Log, n int) []float64 {
 	switch k {
 	case Bytes:
@@ -242,7 +243,8 @@ func logTicks(k Kind, l scale.Log, n int) []float64 {
 	if len(major) >= 4 || len(major)*3 > 2*n {
 		return major
 	}
-	for _, digits := range [][]float64{{1, 2, 5}, {1, 2, 3, 5, 7}} {
+	var sparse []float64
+	for _, digits := range [][]float64{{1, 2, 5}, {1, 2, 3, 5, 7}, {1, 1.5, 2, 3, 5, 7}} {
 		var out []float64
 		for e := math.Floor(math.Log10(l.Min)); e <= math.Log10(l.Max); e++ {
 			for _, d := range digits {
@@ -251,14 +253,34 @@ func logTicks(k Kind, l scale.Log, n int) []float64 {
 				}
 			}
 		}
-		if len(out) >= 3 && len(out) <= n {
+		switch {
+		case len(out) < 3 || len(out) > n:
+		case widestGap(l, out) <= bareShare:
 			return out
+		case sparse == nil:
+			sparse = out
 		}
+	}
+	if sparse != nil {
+		return sparse
 	}
 	if len(major) < 2 {
 		return slices.DeleteFunc(linearTicks(l.Min, l.Max, min(n, 6)), func(v float64) bool { return v <= 0 })
 	}
 	return major
+}
+
+// bareShare is the part of a log axis that may lie between two ticks, or between one
+// and an end, before the axis is given more of them.
+const bareShare = 0.36
+
+// widestGap is the largest part of the axis without a tick.
+func widestGap(l scale.Log, ticks []float64) float64 {
+	at, gap := 0.0, 0.0
+	for _, t := range append(slices.Clone(ticks), l.Max) {
+		gap, at = max(gap, l.Map(t)-at), l.Map(t)
+	}
+	return gap
 }
 
 // binaryTicks are up to n powers of two, at equal steps, or multiples of one where

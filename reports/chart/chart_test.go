@@ -54,6 +54,7 @@ func testFigures(n int) map[string]drawer {
 		s := Series{Name: name, Style: style}
 		for k, q := range quantiles {
 			s.X, s.Y = append(s.X, q), append(s.Y, 2e5*math.Pow(2.2, float64(k))*(1+float64(i)/3))
+			s.Mark = append(s.Mark, k == 0 || k > 2)
 		}
 		tail = append(tail, s)
 		l := Series{Name: name, Style: style, Marks: true}
@@ -93,7 +94,7 @@ func testFigures(n int) map[string]drawer {
 		bars = append(bars, Bar{Name: name, Style: style, Parts: []float64{1e5 * float64(i+1), 3e5, 2e5, 2e4}, Text: "1.23 ms"})
 	}
 	return map[string]drawer{
-		"tail": Grid{Label: "tail", Legend: over, Height: 180, Across: [2]int{2, 1}, Rows: []Row{{Panels: []Panel{
+		"tail": Grid{Label: "tail", Legend: over, Height: 180, Across: [2]int{2, 1}, SharedY: true, Rows: []Row{{Panels: []Panel{
 			{Title: "response time", X: Axis{Kind: Quantile, Log: true, Title: "percentile"}, Y: Axis{Kind: Duration, Log: true}, Series: tail},
 			{Title: "Save", X: Axis{Kind: Quantile, Log: true}, Y: Axis{Kind: Duration, Log: true}, Series: tail, Refs: []Ref{{At: 131e3, Name: "raw disk, 131 µs"}, {At: 140e3, Name: "objective, 140 µs"}}},
 		}}}},

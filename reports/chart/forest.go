@@ -97,7 +97,7 @@ func (c *canvas) effect(r Effect, x scaled, top, height float64, narrow bool, te
 		mid = top + 27
 	} else {
 		c.text(0, mid+4, start, "", fit(r.Name, x.from-12, false, false))
-		c.text(x.to+16, mid+4, start, "mu", fit(r.Text, textRoom, false, false))
+		c.text(c.w-4, mid+4, end, "mu", fit(r.Text, textRoom, false, false))
 	}
 	if lo, ok := x.at(r.Lo); ok && r.Hi > 0 {
 		hi, _ := x.at(r.Hi)

@@ -23,6 +23,8 @@ type Grid struct {
 	// Compact leaves the ticks of the x axis to the last row, and on a wide page
 	// puts the names of the rows beside them.
 	Compact bool
+	// SharedY gives the panels of a row one y axis, where it is logarithmic.
+	SharedY bool
 	// Across is how many panels of a row stand side by side on a wide page
 	// and on a narrow one; 0 is all and 1.
 	Across [2]int
@@ -111,10 +113,16 @@ func (c *canvas) gridPanel(g *Grid, i, j int, x0, y0, width float64) float64 {
 	}
 	f := frame{y0: top, y1: top + g.Height, xLabels: !g.Compact || i == len(g.Rows)-1, yLabels: true}
 	xs, ys := g.columnValues(i, j)
+	if g.SharedY && p.Y.Log {
+		for k := range g.Rows[i].Panels {
+			_, more := g.columnValues(i, k)
+			ys = append(ys, more...)
+		}
+	}
 	y := p.Y.place(ys, f.y1, f.y0, max(int(g.Height/24), 3))
 	f.x0 = x0 + widest(y.labels(), false, true) + 8
 	f.x1 = x0 + width - 8
-	x := p.X.place(xs, f.x0, f.x1, max(int((f.x1-f.x0)/62), 2))
+	x := p.X.place(xs, f.x0, f.x1, max(int((f.x1-f.x0)/50), 2))
 	c.panel(p, f, x, y)
 	bottom := f.y1
 	if f.xLabels {

@@ -58,7 +58,7 @@ func (c *canvas) legend(series []Series, x, y, width float64) float64 {
 			px, py = x, py+row
 		}
 		c.open(`<g class="` + s.Style.class() + `" data-b="` + num(float64(s.Style)) + `">`)
-		if !s.NoLine {
+		if !s.NoLine || len(s.LineX) > 1 {
 			c.hline("l", px+1, px+23, py+8)
 		}
 		c.markers(s.Style, []point{{px + 12, py + 8}}, nil, 3.6)

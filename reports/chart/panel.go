@@ -15,7 +15,11 @@ type Series struct {
 	Lo, Hi []float64 // band around Y, if as long as X
 	Hollow []bool    // markers drawn as outlines, e.g. where a load was not reached
 	NoLine bool      // points alone
-	Marks  bool      // markers on a line
+	// LineX and LineY are a line beside the points of a series without one of its
+	// own: through their medians.
+	LineX, LineY []float64
+	Marks        bool   // markers on a line
+	Mark         []bool // markers on these points of a line alone, as many as X
 }
 
 // Ref is a horizontal line with a name: a floor, an objective.
@@ -114,11 +118,16 @@ func (c *canvas) panel(p *Panel, f frame, x, y scaled) {
 	if p.Heat != nil {
 		c.heat(p.Heat, x, y)
 	}
-	c.refs(p.Refs, f, y)
+	for _, r := range p.Refs {
+		if py, ok := y.at(r.At); ok {
+			c.hline("rf", f.x0, f.x1, py)
+		}
+	}
 	c.events(p.Events, f, x)
 	for i := range p.Series {
 		c.series(&p.Series[i], x, y)
 	}
+	c.refNames(p.Refs, f, y) // over points that lie there
 	c.eventLabels(p.Events, f, x)
 	c.close("</g>")
 }
@@ -147,7 +156,7 @@ func (c *canvas) axes(f frame, x, y scaled) {
 		c.vline("g", px, f.y1, f.y1+4)
 		label := x.Kind.label(t)
 		w := textWidth(label, false, true)
-		if f.xLabels && px-w/2 > right+6 && px+w/2 <= c.w {
+		if f.xLabels && px-w/2 > right+3 && px+w/2 <= c.w {
 			c.text(px, f.y1+16, middle, "mu sm", label)
 			right = px + w/2
 		}
@@ -155,9 +164,9 @@ func (c *canvas) axes(f frame, x, y scaled) {
 	c.hline("ax", f.x0, f.x1, f.y1)
 }
 
-// refs draws the reference lines, each with its name above it at the left of the
-// plot; names of lines that lie close are stacked.
-func (c *canvas) refs(refs []Ref, f frame, y scaled) {
+// refNames names the reference lines, above them at the left of the plot; names of
+// lines that lie close are stacked.
+func (c *canvas) refNames(refs []Ref, f frame, y scaled) {
 	refs = slices.Clone(refs)
 	slices.SortStableFunc(refs, func(a, b Ref) int { return cmp.Compare(a.At, b.At) })
 	ceiling := math.Inf(1)
@@ -166,7 +175,6 @@ func (c *canvas) refs(refs []Ref, f frame, y scaled) {
 		if !ok {
 			continue
 		}
-		c.hline("rf", f.x0, f.x1, py)
 		at := min(py-4, ceiling)
 		if at-10 < f.y0 {
 			continue // no room: the line stays without its name
@@ -229,9 +237,21 @@ func (c *canvas) series(s *Series, x, y scaled) {
 	}
 	if !s.NoLine {
 		c.line(points)
+	} else if len(s.LineX) > 1 {
+		through, _ := (&Series{X: s.LineX, Y: s.LineY}).project(x, y)
+		c.line(through)
 	}
-	if s.NoLine || s.Marks || countFinite(points) == 1 {
+	switch {
+	case s.NoLine || s.Marks || countFinite(points) == 1:
 		c.markers(s.Style, finite(points), hollow, 3.6)
+	case len(s.Mark) == len(points):
+		var some []point
+		for i, p := range points {
+			if s.Mark[i] {
+				some = append(some, p)
+			}
+		}
+		c.markers(s.Style, finite(some), nil, 3)
 	}
 	c.close("</g>")
 }
