@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -134,7 +135,7 @@ func (b *builder) aged(sc *scenario, of agedFigure) (figureView, bool) {
 			if m.json != of.json {
 				continue
 			}
-			f.Rows = append(f.Rows, chart.Effect{Name: rw.label, Style: b.of(rw), Ratio: a.Ratio, Lo: a.Lo, Hi: a.Hi, Text: quantity.Significant(a.Ratio) + "× " + a.verdict()})
+			f.Rows = append(f.Rows, chart.Effect{Name: rw.label, Style: b.of(rw), Ratio: a.Ratio, Lo: a.Lo, Hi: a.Hi, Text: quantity.Significant(a.Ratio) + "× " + strings.Replace(a.verdict(), "/", " of ", 1)})
 		}
 	}
 	finding, ok := sc.agedFinding(of)
@@ -143,7 +144,7 @@ func (b *builder) aged(sc *scenario, of agedFigure) (figureView, bool) {
 	}
 	f.Label = finding
 	return figureView{Finding: finding, Drawings: drawn(f), Table: t,
-		Note: fmt.Sprintf("%s of the last %s ÷ that of the first %d, log scale, 95 %% interval; noise band ±%g %%.", of.note, plural(n, "cycle"), n, 100*noise)}, true
+		Note: fmt.Sprintf("%s of the last %s ÷ that of the first %d, log scale, 95 %% interval; noise band ±%g %%. “1 of 2”: as many of the runs say the same.", of.note, plural(n, "cycle"), n, 100*noise)}, true
 }
 
 // agedFinding says whose figure grows with age; false where that was not measured.
@@ -157,7 +158,11 @@ func (sc *scenario) agedFinding(of agedFigure) (string, bool) {
 		}
 		measured, certain = true, certain || a.Verdict != stats.Inconclusive
 		if a.Verdict == stats.Slower {
-			grow = append(grow, fmt.Sprintf("%s (%s×)", rw.label, quantity.Significant(a.Ratio)))
+			share := ""
+			if a.agree < a.runs {
+				share = fmt.Sprintf(" in %d of %s", a.agree, plural(a.runs, "run"))
+			}
+			grow = append(grow, fmt.Sprintf("%s (%s×%s)", rw.label, quantity.Significant(a.Ratio), share))
 		}
 	}
 	switch {
@@ -166,5 +171,5 @@ func (sc *scenario) agedFinding(of agedFigure) (string, bool) {
 	case !certain:
 		return "Whether " + of.what + " changes with age is undecided for every backend", measured
 	}
-	return "No backend's " + of.what + " is certain to grow with age", measured
+	return "No backend’s " + of.what + " is certain to grow with age", measured
 }

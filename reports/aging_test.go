@@ -41,9 +41,9 @@ func TestAged(t *testing.T) {
 		rows     []string
 	}{
 		{"one grows", map[string][3]result.Comparison{"etcd-wal": {stays, stays, unsure}, "bbolt": {grows, unsure, grows}},
-			"With age the Save p99 grows for bbolt (1.50×)", []string{"etcd-wal 1.00× 0.980 to 1.02 stays 2/3 1.00×", "bbolt 1.50× 1.30 to 1.80 grows 2/3"}},
+			"With age the Save p99 grows for bbolt (1.50× in 2 of 3 runs)", []string{"etcd-wal 1.00× 0.980 to 1.02 stays 2/3 1.00×", "bbolt 1.50× 1.30 to 1.80 grows 2/3"}},
 		{"none grows", map[string][3]result.Comparison{"etcd-wal": {stays, stays, stays}, "bbolt": {unsure, unsure, grows}},
-			"No backend&#39;s Save p99 is certain to grow with age", []string{"etcd-wal 1.00× 0.980 to 1.02 stays 3/3", "bbolt 1.20× 0.700 to 1.90 undecided 2/3"}},
+			"No backend’s Save p99 is certain to grow with age", []string{"etcd-wal 1.00× 0.980 to 1.02 stays 3/3", "bbolt 1.20× 0.700 to 1.90 undecided 2/3"}},
 		{"nothing is certain", map[string][3]result.Comparison{"etcd-wal": {unsure, unsure, unsure}, "bbolt": {unsure, unsure, unsure}},
 			"undecided for every backend", []string{"etcd-wal 1.20× 0.700 to 1.90 undecided 3/3"}},
 	} {

@@ -106,7 +106,7 @@ func machineText(e result.Env) string {
 	}
 	cpu := e.CPU
 	if e.Cores > 0 {
-		cpu = strings.TrimSpace(fmt.Sprintf("%d × %s", e.Cores, cpu))
+		cpu = strings.TrimSpace(plural(e.Cores, "core") + " of " + e.CPU) // "2 × CPU" would be two of them
 		if e.CPU == "" {
 			cpu = plural(e.Cores, "core")
 		}

@@ -3,6 +3,7 @@ package reports
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -17,7 +18,7 @@ type Reason struct {
 	// median is then not one of them.
 	Severity Severity
 	// Where says who is concerned: "bbolt in 2 of 20 runs"; empty for the whole
-	// suite.
+	// suite. Of the flag machine it says what was found.
 	Where string
 	// Backends that carry the flag; empty for the whole suite.
 	Backends []string
@@ -103,6 +104,9 @@ func (sc *scenario) suiteFlags() []string {
 	if sc.site.env.Dirty {
 		out = append(out, "dirty_build")
 	}
+	if len(sc.machineWarnings()) > 0 {
+		out = append(out, "machine")
+	}
 	if sc.site.env.FileSystem == "tmpfs" {
 		out = append(out, "tmpfs")
 	}
@@ -128,8 +132,26 @@ func (sc *scenario) suiteFlags() []string {
 // backends would add nothing.
 var suiteWide = []string{"interrupted", "tmpfs", "overlay", "fake_disk", "few_repeats", "floor_missing", "floor_drift", "dirty_build", "steal", "pressure"}
 
+// flaggedWarnings begin the warnings of an environment that have flags of their own.
+var flaggedWarnings = []string{"the data is on tmpfs", "the data is on an overlay", "this build has changes"}
+
+// machineWarnings are what was found on the machine before the first run.
+func (sc *scenario) machineWarnings() []string {
+	var out []string
+	for _, w := range sc.site.env.Warnings {
+		if !slices.ContainsFunc(flaggedWarnings, func(s string) bool { return strings.HasPrefix(w, s) }) {
+			out = append(out, clean(w))
+		}
+	}
+	return out
+}
+
 func (sc *scenario) reason(f Flag) Reason {
 	out := Reason{Flag: f, Severity: f.Severity}
+	if f.Name == "machine" {
+		out.Where = strings.Join(sc.machineWarnings(), "; ")
+		return out
+	}
 	if slices.Contains(suiteWide, f.Name) {
 		return out
 	}

@@ -140,7 +140,7 @@ func (sc *scenario) checked(j Judgement) string {
 		{"lost", "no acknowledged entry was lost", !seen("not_verified")}, {"run_failed", "no run failed", true},
 		{"not_verified", "every store was read back", true},
 		{"fake_disk", "the disk is slow enough to be keeping what it is given", !seen("floor_missing")},
-		{"tmpfs", "the data is not in memory", sc.site.env.FileSystem != ""},
+		{"tmpfs", "the data directory is not in memory", sc.site.env.FileSystem != ""},
 		{"generator_limited", "the load was sent on time", sc.lagged()},
 	} {
 		if c.looked && !seen(c.flag) {
@@ -165,7 +165,7 @@ func (sc *scenario) sure(j Judgement) string {
 	case n == 0:
 		return "Not at all: no run has figures."
 	case n < minRepeats:
-		return fmt.Sprintf("Not: %s, and under %d repeats no difference can be called certain.", repeatsText(n), minRepeats)
+		return fmt.Sprintf("Not at all: %s, and under %d no difference can be called certain.", repeatsText(n), minRepeats)
 	case j.Winner != "":
 		text := fmt.Sprintf("Certain by the rule of this report: over %s the 95 %% interval of the ratio to every other engine excludes 1, and a test corrected for reading many of them agrees.", plural(n, "block"))
 		if n < enoughRepeats {
@@ -180,11 +180,11 @@ func (sc *scenario) sure(j Judgement) string {
 	even, _, equivalent := sc.told(field)
 	switch {
 	case len(even) == 0: // and yet no winner: the measurement is invalid
-		return "Not: the difference is clear, but the measurement is invalid, for the reasons below."
+		return "Not usable: the difference is clear, but the measurement is invalid, for the reasons below."
 	case equivalent:
 		return fmt.Sprintf("Yes, that there is nothing to choose: over %s the 95 %% interval of every ratio in this group lies within ±%g %% of 1.", plural(n, "block"), 100*noise)
 	}
-	return fmt.Sprintf("Not: over %s the ratio of %s to %s is %s, %s. More repeats may tell them apart.", plural(n, "block"), field[0].label, even[0].label,
+	return fmt.Sprintf("Not certain: over %s the ratio of %s to %s is %s, %s. More repeats may tell them apart.", plural(n, "block"), field[0].label, even[0].label,
 		sc.factor(field[0], even[0]), sc.doubt(field[0], even[0]))
 }
 
@@ -231,8 +231,8 @@ func across(sites []*site, p *palette) *figureView {
 		}
 		t.Rows = append(t.Rows, line)
 	}
-	return &figureView{Finding: fmt.Sprintf("%d environments, never pooled", len(sites)),
-		Note:  "Save as a multiple of each machine’s own raw disk travels between machines; absolute figures do not.",
+	return &figureView{Finding: "Side by side, never pooled",
+		Note:  "Medians at the load that each opens with. Save as a multiple of each machine’s own raw disk (× floor) can be compared between machines; absolute figures cannot.",
 		Table: t}
 }
 
