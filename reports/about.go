@@ -26,6 +26,7 @@ type aboutView struct {
 	ID          string
 	Thresholds  *tableView
 	Environment []field
+	Modules     *tableView
 	Warnings    []string
 	Options     *tableView
 	Floor       *tableView
@@ -50,7 +51,7 @@ type suiteView struct {
 
 func (b *builder) about() (aboutView, error) {
 	s := b.site
-	v := aboutView{ID: b.prefix + "about", Environment: environment(s.env), Notes: slices.Clone(methodNotes), Flags: flagTable()}
+	v := aboutView{ID: b.prefix + "about", Environment: environment(s.env), Modules: modules(s.env), Notes: slices.Clone(methodNotes), Flags: flagTable()}
 	for _, w := range s.env.Warnings {
 		v.Warnings = append(v.Warnings, clean(w))
 	}
@@ -201,14 +202,18 @@ func environment(e result.Env) []field {
 		memory += ", limited to " + l
 	}
 	add("Memory", strings.TrimPrefix(memory, ", "))
-	add("File system", strings.TrimSpace(e.FileSystem+" "+parenthesis(e.MountOptions)))
-	add("Device", strings.TrimSpace(e.Device+" "+parenthesis(e.Model)+" "+rotational(e.Rotational)))
+	add("File system", strings.TrimSpace(e.FileSystem+" "+parenthesis(strings.ReplaceAll(e.MountOptions, ",", ", "))))
+	device := []string{e.Device, e.Model, rotational(e.Rotational)}
+	add("Device", strings.Join(slices.DeleteFunc(device, func(s string) bool { return s == "" }), ", "))
 	add("I/O scheduler", e.Scheduler)
 	add("Write cache", e.WriteCache)
 	add("Free space", size(e.FreeBytes))
 	add("Directory", e.Dir)
 	add("Go", e.Go)
-	add("GOMAXPROCS, GOGC", strings.TrimSuffix(strings.TrimPrefix(strconv.Itoa(e.GOMAXPROCS)+", "+e.GOGC, "0, "), ", "))
+	if e.GOMAXPROCS > 0 {
+		add("GOMAXPROCS", strconv.Itoa(e.GOMAXPROCS)+" unless a run sets another, see Options")
+	}
+	add("GOGC", e.GOGC)
 	commit := e.Commit
 	if e.Dirty {
 		commit += " with changes"
@@ -216,10 +221,16 @@ func environment(e result.Env) []field {
 	add("raftbench", strings.TrimSpace(e.Version+" "+commit))
 	add("Busy before", pressureText(e.Before))
 	add("Busy after", pressureText(e.After))
-	for _, m := range slices.Sorted(maps.Keys(e.Modules)) {
-		add(m, e.Modules[m])
-	}
 	return out
+}
+
+// modules are the versions that the program was built from.
+func modules(e result.Env) *tableView {
+	t := &tableView{Caption: "Modules that the program was built from", Head: []string{"module", "version"}}
+	for _, m := range slices.Sorted(maps.Keys(e.Modules)) {
+		t.Rows = append(t.Rows, tableRow{"", []string{clean(m), clean(e.Modules[m])}})
+	}
+	return orNil(t)
 }
 
 func parenthesis(s string) string {
@@ -234,9 +245,9 @@ func rotational(r *bool) string {
 	case r == nil:
 		return ""
 	case *r:
-		return "spinning"
+		return "rotational by the kernel’s account"
 	}
-	return "not spinning"
+	return "not rotational"
 }
 
 // pressureText is how busy the machine was.
@@ -297,10 +308,10 @@ func orNil(t *tableView) *tableView {
 
 // options lists every backend with its parameters.
 func (b *builder) options() *tableView {
-	t := &tableView{Caption: "Backends and their options; what is not listed is the default of raftbench list", Head: []string{"backend", "durability", "options", "GOMAXPROCS", "batch"}}
+	t := &tableView{Caption: "Backends and their options; what is not listed is the default of raftbench list", Head: []string{"backend", "durability", "options", "GOMAXPROCS", "batch", "measured"}}
 	seen := map[string]bool{}
 	for _, sc := range b.site.scenarios {
-		for _, rw := range sc.rows {
+		for _, rw := range sc.ranked() {
 			if seen[rw.label+rw.durability] {
 				continue
 			}
@@ -311,10 +322,24 @@ func (b *builder) options() *tableView {
 			}
 			r := firstRun(rw)
 			t.Rows = append(t.Rows, tableRow{b.number(rw), []string{clean(rw.backend), clean(rw.durability), firstOf(strings.Join(kv, " "), "defaults"),
-				countOrAbsent(r.GOMAXPROCS), countOrAbsent(r.Batch)}})
+				countOrAbsent(r.GOMAXPROCS), countOrAbsent(r.Batch), measuredText(rw)}})
 		}
 	}
 	return orNil(t)
+}
+
+// measuredText is how long each run of a row was measured, after its warm-up.
+func measuredText(rw *row) string {
+	var all []float64
+	for _, r := range rw.runs {
+		if r.Elapsed > 0 {
+			all = append(all, float64(r.Elapsed))
+		}
+	}
+	if len(all) == 0 {
+		return quantity.Absent
+	}
+	return plural(len(all), "run") + " of " + quantity.FormatDuration(stats.Median(all))
 }
 
 func firstRun(rw *row) *result.Run {
