@@ -120,6 +120,7 @@ func (b *builder) boardGroup(sc *scenario, rows []*row, board *boardView, g colu
 		for k, s := range sums[i] {
 			top[rows[k].durability] = max(top[rows[k].durability], s.Median)
 		}
+		apart := len(top) > 1 // then a bar of what keeps nothing would have a scale of its own
 		form := common.WithDecimals(comparable(rows, sums[i]))
 		board.Columns = append(board.Columns, boardColumn{Group: g.title, Head: g.heads[i], Unit: common.Name, Hint: hints[i], First: i == 0})
 		for k, s := range sums[i] {
@@ -128,7 +129,9 @@ func (b *builder) boardGroup(sc *scenario, rows []*row, board *boardView, g colu
 				cell.Text, cell.Sort = form.Format(s.Median), strconv.FormatFloat(s.Median, 'g', 8, 64)
 				if m == sc.primary() {
 					cell.Sub = boardInterval(form, s)
-					cell.Bar = barLength(s.Median, top[rows[k].durability])
+					if !apart || rows[k].durability != "none" {
+						cell.Bar = barLength(s.Median, top[rows[k].durability])
+					}
 				}
 				if m.moved() && s.bytes > 0 {
 					cell.Sub = quantity.FormatBytes(float64(s.bytes))

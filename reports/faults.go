@@ -42,7 +42,7 @@ func (b *builder) faults(sc *scenario) (figureView, bool) {
 		finding = "Faults, and how the cluster got over them"
 	}
 	return figureView{Finding: finding, Table: t,
-		Note: "Timeline: " + clean(sc.faults) + ". Times count from the start of the load; the events are marks in the figure above. Stall: longest time without an operation."}, true
+		Note: "Timeline: " + clean(sc.faults) + ". Its own times count from the end of the warm-up, those of the table and of the figure above, where the events are marks, from the start of the load. Stall: longest time without an operation."}, true
 }
 
 // recoveryText is how long an event was felt.

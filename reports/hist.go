@@ -18,6 +18,7 @@ type distribution struct {
 	values    []float64 // ns
 	count     int64
 	runs      int
+	merged    bool // of the runs' histograms
 }
 
 // distributionOf merges one distribution of every run, never averaging
@@ -51,8 +52,12 @@ func distributionOf(runs []*result.Run, of func(*result.Run) result.Latency) dis
 		return d.fromPercentiles(plain)
 	}
 	d.count = merged.TotalCount()
-	for q := 2.0; q <= float64(d.count)/10; q *= math.Pow(10, 0.125) {
+	d.merged = true
+	// The median, then eight steps to a power of ten, so that p90, p99 and the
+	// others of their kind are among them.
+	for k, q := 3, 2.0; q <= float64(d.count)/10; k++ {
 		d.quantiles = append(d.quantiles, q)
+		q = math.Pow(10, float64(k)/8)
 	}
 	percents := make([]float64, len(d.quantiles))
 	for i, q := range d.quantiles {
@@ -80,6 +85,16 @@ func (d distribution) fromPercentiles(ls []result.Latency) distribution {
 		}
 	}
 	return d
+}
+
+// marks are the places of the median and of p90, p99 and so on.
+func (d distribution) marks() []bool {
+	out := make([]bool, len(d.quantiles))
+	for i, q := range d.quantiles {
+		digits := math.Log10(q)
+		out[i] = i == 0 || math.Abs(digits-math.Round(digits)) < 1e-9
+	}
+	return out
 }
 
 // at is the value at 1/(1−q); ok is false beyond what the samples support.

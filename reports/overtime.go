@@ -25,12 +25,15 @@ func (b *builder) overTime(sc *scenario) blockView {
 	t := &tableView{Caption: "Over the seconds that were measured, of the run with the median throughput",
 		Head: []string{"backend", "seconds", "ops/s lowest", "median", "highest", "p99 median", "p99 highest", "slowest operation"}}
 	worst, swing := "", 0.0
+	end := time.Duration(0) // of the longest run
 	happened := &tableView{Caption: "What happened in these runs", Head: []string{"backend", "run", "at", "node", "what", "more"}}
 	for _, rw := range sc.ranked() {
 		run, ok := typical(rw.headline())
 		if !ok {
 			continue
 		}
+		last := len(run.Series) - 1
+		end = max(end, run.Series[last].T+width(run.Series, last))
 		happened.Rows = append(happened.Rows, b.eventCells(rw, run)...)
 		g.Rows = append(g.Rows, b.timeRow(rw, run))
 		cells, sway := timeCells(rw.label, run)
@@ -39,10 +42,15 @@ func (b *builder) overTime(sc *scenario) blockView {
 			worst, swing = rw.label, sway
 		}
 	}
+	for i := range g.Rows {
+		for k := range g.Rows[i].Panels {
+			g.Rows[i].Panels[k].X.Max = float64(end) // lines end in the middle of a second, heat maps at its end
+		}
+	}
 	if len(g.Rows) > 0 {
 		finding := "Throughput and latency over the seconds of a run"
 		if worst != "" {
-			finding = fmt.Sprintf("From second to second throughput stays within ±%.0f %% of its median; %s moves most", 100*swing, worst)
+			finding = fmt.Sprintf("From second to second throughput strays up to %.0f %% from its median (%s the most)", 100*swing, worst)
 		}
 		g.Label = finding
 		note := "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (darker: more operations). Grey: warm-up. "
@@ -227,9 +235,6 @@ func timeCells(label string, run *result.Run) (cells []string, sway float64) {
 			tails = append(tails, float64(pt.P99))
 		}
 		slowest = max(slowest, pt.Max)
-	}
-	if len(rates) > 2 {
-		rates = rates[:len(rates)-1] // the last second may be cut short
 	}
 	lo, hi := math.NaN(), math.NaN()
 	if len(rates) > 0 {

@@ -41,11 +41,11 @@ func (b *builder) percentiles(sc *scenario) blockView {
 		block.Figures = append(block.Figures, f)
 	}
 	rows := sc.ranked()
-	g := chart.Grid{Height: 210}
+	g := chart.Grid{Height: 210, SharedY: true}
 	t := &tableView{Caption: "Percentiles of all runs together", Head: []string{"distribution", "backend", "p50", "p90", "p99", "p99.9", "p99.99", "highest", "operations"}}
 	var panels []chart.Panel
 	named := map[string]bool{}
-	finding := ""
+	finding, merged := "", false
 	for _, d := range distributions {
 		var tails []tail
 		p := chart.Panel{Title: d.title, X: chart.Axis{Kind: chart.Quantile, Log: true}, Y: chart.Axis{Kind: chart.Duration, Log: true}}
@@ -57,7 +57,8 @@ func (b *builder) percentiles(sc *scenario) blockView {
 			if len(dist.values) == 0 {
 				continue
 			}
-			s := chart.Series{Name: rw.label, Style: b.of(rw), X: dist.quantiles, Y: dist.values}
+			merged = merged || dist.merged
+			s := chart.Series{Name: rw.label, Style: b.of(rw), X: dist.quantiles, Y: dist.values, Mark: dist.marks()}
 			p.Series = append(p.Series, s)
 			if v, ok := dist.at(100); ok && rw.control == "" {
 				tails = append(tails, tail{rw.label, v})
@@ -94,8 +95,20 @@ func (b *builder) percentiles(sc *scenario) blockView {
 		linear.Rows[0].Panels[i].Y.Log = false
 	}
 	block.Figures = append(block.Figures, figureView{Finding: finding, Drawings: bothScales(g, linear), Table: t,
-		Note: fmt.Sprintf("Latency against percentile, log axis of 1/(1 − q); the histograms of %s merged. Controls included.", plural(sc.repeats(), "run"))})
+		Note: "Latency against percentile, log axis of 1/(1 − q), one scale for all panels; " + mergedText(merged, sc.repeats())})
 	return block
+}
+
+// mergedText says of which runs a distribution is.
+func mergedText(merged bool, runs int) string {
+	if !merged {
+		return "the run with the median p50, whose histograms were not kept. Controls included."
+	}
+	text := fmt.Sprintf("the histograms of %s merged. Controls included.", plural(runs, "run"))
+	if runs > 1 {
+		text += " A slow run weighs more here than in the scoreboard, which has medians over the runs."
+	}
+	return text
 }
 
 func percentileCells(title string, rw *row, d distribution, of func(*result.Run) result.Latency) []string {

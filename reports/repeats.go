@@ -20,8 +20,9 @@ func (b *builder) repeats(sc *scenario) blockView {
 	g := chart.Grid{Height: 46, Compact: true}
 	t := &tableView{Caption: "Every run: " + m.long, Head: []string{"run", "block", "order", "backend", m.title, "against its median", "memory", "flags"}}
 	widest, scatter, most := "", 0.0, 0
-	if floor, ok := b.floorRow(sc); ok {
-		g.Rows = append(g.Rows, floor)
+	disk := ""
+	if floor, text, ok := b.floorRow(sc); ok {
+		g.Rows, disk = append(g.Rows, floor), text
 	}
 	for _, rw := range sc.ranked() {
 		s, off := b.deviations(sc, rw, m, t)
@@ -43,17 +44,31 @@ func (b *builder) repeats(sc *scenario) blockView {
 		finding += fmt.Sprintf("; the raw disk’s speed moved by %s", percent(drift))
 	}
 	g.Label = finding
-	for i := range g.Rows {
-		if i == len(g.Rows)-1 {
-			g.Rows[i].Panels[0].X.Title = "order of execution"
-		}
+	g.Rows[len(g.Rows)-1].Panels[0].X.Title = "order of execution"
+	if disk != "" && drift > 2*scatter {
+		g.Rows[0].Own = true // else the runs would be one flat line
+		disk += " It has a scale of its own."
 	}
+	shareX(g.Rows)
 	block := blockView{Figures: []figureView{{Finding: finding, Drawings: drawn(g), Table: t,
-		Note: fmt.Sprintf("%s of every run as the deviation from its backend’s median, in order of execution; shared axes. Hollow: the run carries a flag. n = %s.", capital(m.long), plural(most, "run"))}}}
+		Note: fmt.Sprintf("%s of every run as the deviation from its backend’s median, in order of execution. Hollow: the run carries a flag that not all do. n = %s of each.%s", capital(m.long), plural(most, "run"), disk)}}}
 	if f, ok := b.memory(sc); ok {
 		block.Figures = append(block.Figures, f)
 	}
 	return block
+}
+
+// shareX gives all rows the x axis of the longest, also one with a scale of its own.
+func shareX(rows []chart.Row) {
+	end := 0.0
+	for _, r := range rows {
+		for _, s := range r.Panels[0].Series {
+			end = math.Max(end, slices.Max(s.X))
+		}
+	}
+	for i := range rows {
+		rows[i].Panels[0].X.Max = end + 1
+	}
 }
 
 // signedPercent is a deviation in per cent: "+1.2 %", "−0.4 %".
@@ -113,12 +128,13 @@ func percent(v float64) string {
 	return fmt.Sprintf("%.0f %%", 100*v)
 }
 
-// floorRow is the raw disk's median at every calibration, placed before the runs
-// of its block.
-func (b *builder) floorRow(sc *scenario) (chart.Row, bool) {
+// floorRow is the raw disk at every calibration, placed before the runs of its block,
+// and what to say of it. It is drawn in the direction of the scenario's own figure,
+// so that a disk that becomes faster and runs that do so move the same way.
+func (b *builder) floorRow(sc *scenario) (row chart.Row, note string, ok bool) {
 	rows := sc.site.floorRows()
 	if len(rows) < 2 || len(sc.site.results) > 1 {
-		return chart.Row{}, false // orders of several suites have no common axis
+		return chart.Row{}, "", false // orders of several suites have no common axis
 	}
 	first := map[int]float64{} // order of the first run of each block
 	last := 0.0
@@ -136,10 +152,20 @@ func (b *builder) floorRow(sc *scenario) (chart.Row, bool) {
 		if !ok {
 			at = last + 1
 		}
-		s.X, s.Y = append(s.X, at-0.5), append(s.Y, float64(c.P50)/mid-1)
+		off := mid/float64(c.P50) - 1
+		if sc.primary().lower() {
+			off = float64(c.P50)/mid - 1
+		}
+		s.X, s.Y = append(s.X, at-0.5), append(s.Y, off)
 	}
-	return chart.Row{Name: "raw disk, p50 " + quantity.FormatDuration(mid), Style: chart.Floor,
-		Panels: []chart.Panel{{X: chart.Axis{Kind: chart.Number}, Y: chart.Axis{Kind: chart.Percent}, Series: []chart.Series{s}}}}, true
+	what := "speed"
+	if sc.primary().lower() {
+		what = "latency"
+	}
+	note = fmt.Sprintf(" Raw disk: the %s of a synced write of %s at each calibration, whose median takes %s.", what,
+		quantity.FormatBytes(float64(rows[0].Bytes)), quantity.FormatDuration(mid))
+	return chart.Row{Name: "raw disk, " + what, Style: chart.Floor,
+		Panels: []chart.Panel{{X: chart.Axis{Kind: chart.Number}, Y: chart.Axis{Kind: chart.Percent}, Series: []chart.Series{s}}}}, note, true
 }
 
 // deviations are the runs of a row against their median, and the largest of
@@ -163,12 +189,15 @@ func (b *builder) deviations(sc *scenario, rw *row, m *metric, t *tableView) (ch
 		if len(sc.site.results) > 1 {
 			order = float64(i + 1)
 		}
-		s.X, s.Y, s.Hollow = append(s.X, order), append(s.Y, off), append(s.Hollow, len(r.Flags) > 0)
+		s.X, s.Y, s.Hollow = append(s.X, order), append(s.Y, off), append(s.Hollow, slices.ContainsFunc(r.Flags, ownFlag))
 		t.Rows = append(t.Rows, tableRow{b.number(rw), []string{clean(r.ID), fmt.Sprint(r.Block), fmt.Sprint(r.Order), rw.label,
 			quantity.Format(values[i], m.unit), signedPercent(off), memoryText(r), flagText(r.Flags)}})
 	}
 	return s, far
 }
+
+// ownFlag reports whether a flag says something of a run that it does not say of all.
+func ownFlag(name string) bool { return !slices.Contains(suiteWide, name) }
 
 func flagText(flags []string) string {
 	if len(flags) == 0 {

@@ -31,7 +31,7 @@ type sized struct{ bytes, ns float64 }
 // point.
 func (b *builder) installs(sc *scenario) (figureView, bool) {
 	return b.sizes(sc, sizesOf{
-		what: "installs a snapshot", caption: "Snapshot installs", workload: "snapshot", note: "snapshot, from the follower being reachable again until its state is restored",
+		what: "installs a snapshot", caption: "Snapshot installs", workload: "snapshot", metric: metricInstall, note: "snapshot, from the follower being reachable again until its state is restored",
 		get: func(r *result.Run) []sized {
 			snaps := r.Snapshots
 			if len(snaps) == 0 && r.Snapshot != nil {
@@ -52,7 +52,7 @@ func (b *builder) installs(sc *scenario) (figureView, bool) {
 // the node is back.
 func (b *builder) opens(sc *scenario) (figureView, bool) {
 	return b.sizes(sc, sizesOf{
-		what: "opens a log", caption: "Time to open a log", workload: "restart", note: "log, from Open until the entries are read" + killedText(sc), entries: restartEntries,
+		what: "opens a log", caption: "Time to open a log", workload: "restart", metric: metricOpen, note: "log, from Open until the entries are read" + killedText(sc), entries: restartEntries,
 		get: func(r *result.Run) []sized {
 			if r.Restart == nil || r.Restart.Open <= 0 || r.Restart.Bytes <= 0 {
 				return nil
@@ -64,7 +64,7 @@ func (b *builder) opens(sc *scenario) (figureView, bool) {
 
 func (b *builder) readies(sc *scenario) (figureView, bool) {
 	return b.sizes(sc, sizesOf{
-		what: "is ready after a log", caption: "Time until a node is ready", workload: "restart", entries: restartEntries,
+		what: "is ready after a log", caption: "Time until a node is ready", workload: "restart", metric: metricReady, entries: restartEntries,
 		note: "log, from Open until the loop runs and the state machine has applied every committed entry" + killedText(sc),
 		get: func(r *result.Run) []sized {
 			if r.Restart == nil || r.Restart.Ready <= 0 || r.Restart.Bytes <= 0 {
@@ -93,6 +93,7 @@ type sizesOf struct {
 	what, caption, note string
 	workload            string // that asks for sizes
 	get                 func(*result.Run) []sized
+	metric              *metric                 // what one run comes to: a run is the unit of every median
 	entries             func(*result.Run) int64 // of what was moved, where it has entries
 }
 
@@ -103,7 +104,8 @@ func (b *builder) sizes(sc *scenario, of sizesOf) (figureView, bool) {
 		t.Head = append(t.Head, "entries")
 	}
 	var ends []largestSize
-	n := 0
+	var clouds []chart.Cloud
+	n, lines := 0, false
 	for _, rw := range sc.ranked() {
 		s, bySize := of.collect(rw)
 		if len(s.X) == 0 {
@@ -111,22 +113,30 @@ func (b *builder) sizes(sc *scenario, of sizesOf) (figureView, bool) {
 		}
 		s.Style = b.of(rw)
 		n += len(s.X)
-		p.Series = append(p.Series, s)
 		sizes := slices.Sorted(maps.Keys(bySize))
 		for _, size := range sizes {
 			g := bySize[size]
-			shown := cmp.Or(size, stats.Median(s.X))
-			m := stats.Median(g.ns)
+			shown, m := stats.Median(g.bytes), stats.Median(g.medians)
+			if g.asked {
+				shown = size
+				s.LineX, s.LineY = append(s.LineX, stats.Median(g.bytes)), append(s.LineY, m)
+			}
 			cells := []string{rw.label, quantity.FormatBytes(shown), quantity.FormatDuration(m), quantity.FormatDuration(slices.Min(g.ns)),
 				quantity.FormatDuration(slices.Max(g.ns)), quantity.FormatBytes(shown/m*1e9) + "/s", fmt.Sprint(len(g.ns))}
 			if of.entries != nil {
 				cells = append(cells, figureOrAbsent(stats.Median(g.entries), metricLogEntries))
 			}
 			t.Rows = append(t.Rows, tableRow{b.number(rw), cells})
-			if size == sizes[len(sizes)-1] && rw.control == "" {
+			if size != sizes[len(sizes)-1] {
+				continue
+			}
+			clouds = append(clouds, chart.Cloud{Name: rw.label, Style: s.Style, Values: s.Y, Text: quantity.FormatDuration(m)})
+			if rw.control == "" {
 				ends = append(ends, largestSize{rw.label, sized{shown, m}})
 			}
 		}
+		lines = lines || len(s.LineX) > 1
+		p.Series = append(p.Series, s)
 	}
 	if n == 0 {
 		return figureView{}, false
@@ -134,8 +144,11 @@ func (b *builder) sizes(sc *scenario, of sizesOf) (figureView, bool) {
 	finding := of.finding(ends)
 	note := fmt.Sprintf("time for a %s; every one of %s drawn.", of.note, plural(n, "measurement"))
 	if lo, hi := sizeRange(p.Series); hi < 1.5*lo {
-		return figureView{Finding: finding, Table: t, Drawings: drawn(strip(finding, p.Series)),
-			Note: "One size, about " + quantity.FormatBytes(hi) + ": " + note}, true
+		return figureView{Finding: finding, Table: t, Drawings: drawn(chart.Strip{Label: finding, Kind: chart.Duration, Rows: clouds}), // an axis for sizes would say nothing
+			Note: "One size, about " + quantity.FormatBytes(hi) + ": " + note + " At the right the median over the runs."}, true
+	}
+	if lines {
+		note += " Lines: medians over the runs."
 	}
 	linear := p
 	linear.X.Log, linear.Y.Log = false, false
@@ -144,27 +157,33 @@ func (b *builder) sizes(sc *scenario, of sizesOf) (figureView, bool) {
 }
 
 // oneSize is what was measured of one backend at one size.
-type oneSize struct{ ns, entries []float64 }
+type oneSize struct {
+	ns, bytes []float64 // of every measurement
+	medians   []float64 // of every run, ns
+	entries   []float64
+	asked     bool // the size is what the workload was told, not what came of it
+}
 
-// collect is every measurement of a row as a point, and the same sorted by the
-// size that was asked for; 0 where none was, since sizes of one state differ by
-// some bytes.
+// collect is every measurement of a row as a point, and the same sorted by the size
+// of the state that the run was told to have, 0 where it was told none: what was
+// moved of one state differs by some bytes.
 func (of sizesOf) collect(rw *row) (chart.Series, map[float64]oneSize) {
 	s := chart.Series{Name: rw.label, NoLine: true}
 	bySize := map[float64]oneSize{}
 	for _, r := range rw.runs {
-		for _, v := range of.get(r) {
+		for k, v := range of.get(r) {
 			s.X, s.Y = append(s.X, v.bytes), append(s.Y, v.ns)
-			asked := 0.0
-			if r.Workload == of.workload {
-				asked = float64(r.StateBytes)
+			state := float64(r.StateBytes)
+			g := bySize[state]
+			g.asked = r.Workload == of.workload && state > 0
+			g.ns, g.bytes = append(g.ns, v.ns), append(g.bytes, v.bytes)
+			if m, ok := of.metric.get(r); ok && k == 0 {
+				g.medians = append(g.medians, m)
 			}
-			g := bySize[asked]
-			g.ns = append(g.ns, v.ns)
 			if of.entries != nil {
 				g.entries = append(g.entries, float64(of.entries(r)))
 			}
-			bySize[asked] = g
+			bySize[state] = g
 		}
 	}
 	return s, bySize
@@ -203,15 +222,6 @@ func sizeRange(series []chart.Series) (lo, hi float64) {
 	return quantity.Extent(all)
 }
 
-// strip shows the times of one size, where an axis for sizes would say nothing.
-func strip(label string, series []chart.Series) chart.Strip {
-	out := chart.Strip{Label: label, Kind: chart.Duration}
-	for _, s := range series {
-		out.Rows = append(out.Rows, chart.Cloud{Name: s.Name, Style: s.Style, Values: s.Y, Text: quantity.FormatDuration(stats.Median(s.Y))})
-	}
-	return out
-}
-
 // installStages is the stages of the median install at the largest size.
 func (b *builder) installStages(sc *scenario) (figureView, bool) {
 	bars := chart.Bars{Kind: chart.Duration}
@@ -245,8 +255,8 @@ func (b *builder) installStages(sc *scenario) (figureView, bool) {
 		}
 		if sum > longest && rw.control == "" {
 			k := slices.Index(bar.Parts, slices.Max(bar.Parts))
-			longest, finding = sum, fmt.Sprintf("%s takes longest over a snapshot: %s of %s go to “%s”", rw.label,
-				quantity.FormatDuration(bar.Parts[k]), quantity.FormatDuration(sum), bars.Parts[k])
+			longest, finding = sum, fmt.Sprintf("The stages of a snapshot take longest with %s: %s in sum, of which “%s” is %s", rw.label,
+				quantity.FormatDuration(sum), bars.Parts[k], quantity.FormatDuration(bar.Parts[k]))
 		}
 	}
 	if len(bars.Rows) == 0 {
@@ -254,8 +264,9 @@ func (b *builder) installStages(sc *scenario) (figureView, bool) {
 	}
 	bars.Label = finding
 	return figureView{Finding: finding, Drawings: drawn(bars), Table: t,
-		Note: "Stages of the median install at the largest size. Create: state to bytes, on the leader. Transfer: between the nodes. Save and release: in the follower’s store. Restore: bytes to state. " +
-			"They may overlap with waiting in between, so that they need not add up to the whole install. " +
+		Note: "Stages of the median install at the largest size. Create: state to bytes, on the leader. Transfer: between the nodes. Save: in the follower’s store. Restore: bytes to state. " +
+			"Release: the follower’s store drops the log that the snapshot replaces; the install does not wait for it, the follower’s loop does. " +
+			"Stages may overlap or wait for each other, so that they need not add up to the whole install. " +
 			"Of a streamed snapshot create and transfer include the writing that goes on meanwhile; save is what is left of it after the last byte."}, true
 }
 

@@ -246,14 +246,18 @@ func (rw *row) of(m *metric) summary {
 
 func summarizeRuns(runs []*result.Run, m *metric) summary {
 	var out summary
+	var sizes []float64
 	out.Summary = stats.Summarize(stats.Replicates(runs, func(r *result.Run) (float64, bool) {
 		v, ok := m.get(r)
 		if ok {
 			out.thin = out.thin || m.thin(r)
-			out.bytes = max(out.bytes, sizeOf(r, m))
+			sizes = append(sizes, float64(sizeOf(r, m)))
 		}
 		return v, ok
 	}))
+	if len(sizes) > 0 {
+		out.bytes = int64(stats.Median(sizes))
+	}
 	return out
 }
 

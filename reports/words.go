@@ -12,7 +12,7 @@ var sectionIntro = map[string]string{
 	"time":        "One run of each backend, the one with the median throughput; the band is the range over all its runs. Grey is warm-up, which does not count. Axes are shared unless a row says otherwise.",
 	"snapshots": "What a follower pays to catch up by snapshot, and a node to come back: to open its store again, and to be ready, with its loop running and its state machine replayed. " +
 		"Files are in the page cache, as after a crash of the process alone.",
-	"repeats": "Every run, in the order in which they were made, as the deviation from its backend's median. If all move together, the machine moved; the top row is the raw disk.",
+	"repeats": "Every run, in the order in which they were made, as the deviation from its backend’s median. If all move together, the machine moved; the top row is the raw disk itself.",
 }
 
 // sectionEmpty says why a section has nothing to show, and how to get it.

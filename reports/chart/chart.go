@@ -34,6 +34,7 @@ const CSS = `
 .chart .g{stroke:var(--rule);fill:none}
 .chart .ax{stroke:var(--muted);fill:none}
 .chart .sh{fill:var(--band)}
+.chart .pa{fill:var(--paper)}
 .chart .l{fill:none;stroke:var(--c);stroke-width:1.75;stroke-linejoin:round;stroke-linecap:round}
 .chart .m{fill:var(--c);stroke:var(--c);stroke-width:1.5;stroke-linejoin:round}
 .chart .o{fill:var(--paper);stroke:var(--c);stroke-width:1.5;stroke-linejoin:round}

@@ -92,6 +92,7 @@ func (c *canvas) effect(r Effect, x scaled, top, height float64, narrow bool, te
 	mid := top + height/2
 	if narrow {
 		text := fit(r.Text, c.w*0.6, false, true)
+		c.rect("pa", 0, top, c.w, narrowText, "") // no line runs through words
 		c.text(c.w-2, top+13, end, "mu sm ha", text)
 		c.text(2, top+13, start, "ha", fit(r.Name, c.w-textWidth(text, false, true)-14, false, false))
 		mid = top + 27

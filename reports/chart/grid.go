@@ -28,6 +28,8 @@ type Grid struct {
 	// Across is how many panels of a row stand side by side on a wide page
 	// and on a narrow one; 0 is all and 1.
 	Across [2]int
+
+	rooms []float64 // labelRoom of each column, while it is drawn
 }
 
 // SVG draws the figure width pixels wide.
@@ -43,6 +45,11 @@ func (g Grid) draw(width int) *canvas {
 	across := g.Across[0]
 	if w < Narrow {
 		across = max(g.Across[1], 1)
+	}
+	for i := range g.Rows {
+		for len(g.rooms) < len(g.Rows[i].Panels) {
+			g.rooms = append(g.rooms, g.labelRoom(len(g.rooms)))
+		}
 	}
 	for i := range g.Rows {
 		y = c.gridRow(&g, i, across, y)
@@ -112,15 +119,9 @@ func (c *canvas) gridPanel(g *Grid, i, j int, x0, y0, width float64) float64 {
 		top += 22
 	}
 	f := frame{y0: top, y1: top + g.Height, xLabels: !g.Compact || i == len(g.Rows)-1, yLabels: true}
-	xs, ys := g.columnValues(i, j)
-	if g.SharedY && p.Y.Log {
-		for k := range g.Rows[i].Panels {
-			_, more := g.columnValues(i, k)
-			ys = append(ys, more...)
-		}
-	}
-	y := p.Y.place(ys, f.y1, f.y0, max(int(g.Height/24), 3))
-	f.x0 = x0 + widest(y.labels(), false, true) + 8
+	xs, _ := g.columnValues(i, j)
+	y := g.yAxis(i, j, f.y0)
+	f.x0 = x0 + g.rooms[j] + 8
 	f.x1 = x0 + width - 8
 	x := p.X.place(xs, f.x0, f.x1, max(int((f.x1-f.x0)/50), 2))
 	c.panel(p, f, x, y)
@@ -133,6 +134,34 @@ func (c *canvas) gridPanel(g *Grid, i, j int, x0, y0, width float64) float64 {
 		bottom += 14
 	}
 	return bottom
+}
+
+// yAxis is the y axis of panel j of row i, whose plot begins at top.
+func (g *Grid) yAxis(i, j int, top float64) scaled {
+	p := &g.Rows[i].Panels[j]
+	_, ys := g.columnValues(i, j)
+	if g.SharedY && p.Y.Log {
+		for k := range g.Rows[i].Panels {
+			_, more := g.columnValues(i, k)
+			ys = append(ys, more...)
+		}
+	}
+	return p.Y.place(ys, top+g.Height, top, max(int(g.Height/24), 3))
+}
+
+// labelRoom is the width of the y axis' labels in column j: that of the widest, so
+// that plots in one column stand below each other also where a row has scales of its
+// own.
+func (g *Grid) labelRoom(j int) float64 {
+	room, shared := 0.0, false
+	for i, r := range g.Rows {
+		if j >= len(r.Panels) || !r.Own && shared {
+			continue
+		}
+		shared = shared || !r.Own
+		room = max(room, widest(g.yAxis(i, j, 0).labels(), false, true))
+	}
+	return room
 }
 
 // columnValues are the values that the axes of panel j of row i must cover:

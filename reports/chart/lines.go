@@ -6,6 +6,9 @@ import "cmp"
 // what they name, instead of beside it.
 const Narrow = 560
 
+// narrowText is the height of the line of text above a row on a narrow page.
+const narrowText = 18
+
 // Lines is one panel under a legend.
 type Lines struct {
 	Label string // for screen readers

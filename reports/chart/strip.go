@@ -61,6 +61,7 @@ func (c *canvas) cloud(r Cloud, x scaled, top, height, textRoom float64) {
 	mid := top + height/2
 	if textRoom == 0 {
 		text := fit(r.Text, c.w*0.5, false, true)
+		c.rect("pa", 0, top, c.w, narrowText, "") // no line runs through words
 		c.text(c.w-2, top+12, end, "mu sm ha", text)
 		c.text(2, top+12, start, "ha", fit(r.Name, c.w-textWidth(text, false, true)-14, false, false))
 		mid = top + 26
