@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -223,7 +224,7 @@ func TestPage(t *testing.T) {
 	}{
 		{"layout", testPageLayout}, {"without scripts", testPageWithoutScripts}, {"sorting", testPageSorting}, {"filter", testPageFilter},
 		{"baseline", testPageBaseline}, {"hash", testPageHash}, {"hover", testPageHover}, {"download", testPageDownload},
-		{"print", testPagePrint}, {"real results", testPageReal}, {"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
+		{"print", testPagePrint}, {"real results", testPageReal}, {"real controls", testPageRealControls}, {"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, ctx) })
 	}
@@ -354,6 +355,11 @@ func testPageWithoutScripts(t *testing.T, ctx context.Context) {
 	p := openTab(t, ctx, savePage(t, fullSample(t, 6, 7)), 1280, false)
 	if eval[bool](p, `() => !document.querySelector(".bar-top").hidden`) {
 		t.Error("controls that do nothing are shown")
+	}
+	// A page may ask for nothing even if it tried.
+	if policy := eval[string](p, `() => document.querySelector("meta[http-equiv]").content`); !strings.HasPrefix(policy, "default-src 'none';") ||
+		strings.Contains(policy, "*") || strings.Contains(policy, "http") || strings.Contains(policy, "unsafe") {
+		t.Errorf("policy: %s", policy)
 	}
 	download := eval[struct{ Href, Name string }](p, `() => { const a = document.querySelector("a.data"); return { Href: a.href.slice(0, 40), Name: a.download } }`)
 	if !strings.HasPrefix(download.Href, "data:application/gzip;base64,") || !strings.HasSuffix(download.Name, ".json.gz") {
@@ -801,4 +807,36 @@ func testPageReal(t *testing.T, ctx context.Context) {
 			}
 		}
 	}
+}
+
+// testPageRealControls uses every control of the page of a measured result.
+func testPageRealControls(t *testing.T, ctx context.Context) {
+	p := openTab(t, ctx, savePage(t, realResults(t, "engines.json.gz")...), 1280, true)
+	column := func() []float64 {
+		return eval[[]float64](p, `() => [...document.querySelectorAll(".board tbody tr")].map(r => +r.cells[2].dataset.v)`)
+	}
+	falling := func(a, b float64) int { return cmp.Compare(b, a) }
+	p.head("ops/s")
+	if got := column(); len(got) != 7 || !slices.IsSortedFunc(got, falling) {
+		t.Errorf("by throughput: %v", got)
+	}
+	p.head("ops/s")
+	if got := column(); !slices.IsSorted(got) {
+		t.Errorf("by throughput, rising: %v", got)
+	}
+	p.click(".pick summary")
+	p.click(`.pick input[value="4"]`)
+	p.choose("#baseline", "1")
+	p.choose("#scale", "lin")
+	p.choose("#theme", "dark")
+	got := eval[struct {
+		Hash, Base, Picked, Paper string
+		Hidden                    bool
+	}](p, `() => ({ Hash: location.hash, Base: document.querySelector(".board thead .basename").textContent, Picked: document.querySelector("#picked").textContent,
+		Paper: getComputedStyle(document.body).backgroundColor, Hidden: !document.querySelector('.board tr[data-b="4"]').getClientRects().length })`)
+	if got.Hash != "#&base=1&hide=4&scale=lin&theme=dark&sort=0.2.ascending" || got.Base != "bbolt" || got.Picked != "6 of 7" || got.Paper != "rgb(20, 23, 27)" || !got.Hidden {
+		t.Errorf("%+v", got)
+	}
+	p.checkLayout()
+	p.checkContrast()
 }
