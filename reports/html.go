@@ -321,7 +321,7 @@ func (b *builder) view() (*siteView, error) {
 		}
 		if t.id == "scoreboard" {
 			for _, j := range s.joined() {
-				if j.transports || j.loops {
+				if j.several() {
 					sec.Blocks = append(sec.Blocks, b.sideBySide(j))
 				}
 			}

@@ -11,7 +11,23 @@ import (
 	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
-// joined puts scenarios that differ in nothing but transport or loop together, so
+// joinable are the settings whose values one table shows beside each other.
+var joinable = [...]struct {
+	head string
+	of   func(*scenarioKey) *string
+}{
+	joinTransport: {"transport", func(k *scenarioKey) *string { return &k.transport }},
+	joinLoop:      {"loop", func(k *scenarioKey) *string { return &k.loop }},
+	joinRaft:      {"raft", func(k *scenarioKey) *string { return &k.raft }},
+}
+
+const (
+	joinTransport = iota
+	joinLoop
+	joinRaft
+)
+
+// joined puts scenarios that differ in nothing but what is joinable together, so
 // that one table shows them beside each other. The others are as they were, but
 // for being copies.
 func (s *site) joined() []*scenario {
@@ -19,29 +35,33 @@ func (s *site) joined() []*scenario {
 	byKey := map[scenarioKey]*scenario{}
 	for _, sc := range s.scenarios {
 		k := sc.scenarioKey
-		k.transport, k.loop = "", ""
+		for _, s := range joinable {
+			*s.of(&k) = ""
+		}
 		j := byKey[k]
 		if j == nil {
 			j = &scenario{site: s, scenarioKey: sc.scenarioKey}
 			byKey[k] = j
 			out = append(out, j)
 		}
-		if !j.transports && j.transport != sc.transport {
-			j.transport, j.transports = "", true
-		}
-		if !j.loops && j.loop != sc.loop {
-			j.loop, j.loops = "", true
+		for i, s := range joinable {
+			if here := s.of(&j.scenarioKey); !j.joins[i] && *here != *s.of(&sc.scenarioKey) {
+				*here, j.joins[i] = "", true
+			}
 		}
 		j.rows = append(j.rows, sc.rows...)
 	}
 	return out
 }
 
+// several reports whether scenarios are joined here.
+func (sc *scenario) several() bool { return slices.Contains(sc.joins[:], true) }
+
 // tableRows are the rows in the order of a table: as ranked, and where a backend
 // has several they follow its best one.
 func (sc *scenario) tableRows() []*row {
 	rows := sc.ranked()
-	if !sc.transports && !sc.loops {
+	if !sc.several() {
 		return rows
 	}
 	var out []*row
@@ -60,11 +80,10 @@ func (sc *scenario) tableRows() []*row {
 // nameHeads are the heads of what tells the rows of a table apart.
 func (sc *scenario) nameHeads() []string {
 	heads := []string{"backend"}
-	if sc.transports {
-		heads = append(heads, "transport")
-	}
-	if sc.loops {
-		heads = append(heads, "loop")
+	for i, s := range joinable {
+		if sc.joins[i] {
+			heads = append(heads, s.head)
+		}
 	}
 	return heads
 }
@@ -72,11 +91,10 @@ func (sc *scenario) nameHeads() []string {
 // names are the cells below them.
 func (sc *scenario) names(rw *row) []string {
 	names := []string{rw.label}
-	if sc.transports {
-		names = append(names, clean(rw.scenario.transport))
-	}
-	if sc.loops {
-		names = append(names, clean(rw.scenario.loop))
+	for i, s := range joinable {
+		if sc.joins[i] {
+			names = append(names, clean(*s.of(&rw.scenario.scenarioKey)))
+		}
 	}
 	return names
 }
@@ -119,7 +137,7 @@ func (sc *scenario) nameColumn(rows []*row, limit int) tableColumn {
 // networked reports whether what the transport cost belongs into the table: where
 // transports are compared, or the one there is does more than pass messages on.
 func (sc *scenario) networked() bool {
-	return sc.transports || sc.transport != "" && sc.transport != "mem"
+	return sc.joins[joinTransport] || sc.transport != "" && sc.transport != "mem"
 }
 
 // faultGroups are the columns of a run with faults.
@@ -137,8 +155,8 @@ var networkGroups = []columnGroup{
 	{"idle", []*metric{metricRTT50}, []string{"rtt"}, false},
 }
 
-// sideBySide is the figure and the table of scenarios that differ in transport or
-// loop alone: where an operation spends its time, and what the transport costs.
+// sideBySide is the figure and the table of scenarios that differ in what is
+// joinable alone: where an operation spends its time, and what the transport costs.
 func (b *builder) sideBySide(sc *scenario) blockView {
 	rows := sc.tableRows()
 	bars := chart.Bars{Parts: stageNames, Kind: chart.Duration}

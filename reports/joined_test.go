@@ -93,6 +93,34 @@ func TestSideBySide(t *testing.T) {
 	}
 }
 
+// TestLoopsSideBySide: every setting that is joinable has a column of its own, and runs
+// of before there was --raft count as those of raft.Node.
+func TestLoopsSideBySide(t *testing.T) {
+	spec := defaultSample()
+	spec.engines, spec.blocks = engines[:1], 3
+	r := sample(t, spec)
+	var runs []result.Run
+	for _, run := range r.Runs {
+		for _, loop := range []string{"ready", "async"} {
+			for _, raft := range []string{"", "rawnode"} {
+				with := run
+				with.ID, with.Loop, with.Raft = run.ID+"-"+loop+"-"+raft, loop, raft
+				runs = append(runs, with)
+			}
+		}
+	}
+	r.Runs = runs
+	var text bytes.Buffer
+	if err := Table(&text, r, TableOptions{Width: 200}); err != nil {
+		t.Fatal(err)
+	}
+	for _, words := range [][]string{{"backend", "loop", "raft", "ops/s"}, {"etcd-wal", "ready", " node "}, {"etcd-wal", "async", "rawnode"}} {
+		if linesWith(text.String(), words...) != 1 {
+			t.Errorf("no line, or several, with %q:\n%s", words, text.String())
+		}
+	}
+}
+
 // TestFaults: runs with faults are apart from those without, and show what happened.
 func TestFaults(t *testing.T) {
 	spec := defaultSample()

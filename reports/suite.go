@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,9 +28,9 @@ type site struct {
 type scenario struct {
 	site *site
 	scenarioKey
-	transports, loops bool // several are joined here, see joined
-	rows              []*row
-	contrasts         map[*row][]result.Comparison // by baseline, as far as asked for
+	joins     [len(joinable)]bool // several are joined here, see joined
+	rows      []*row
+	contrasts map[*row][]result.Comparison // by baseline, as far as asked for
 }
 
 // scenarioKey holds everything but the backend that makes two runs comparable.
@@ -83,7 +84,7 @@ func labelOf(backend string, params map[string]string) string {
 
 func keyOf(r *result.Run) scenarioKey {
 	k := scenarioKey{
-		workload: r.Workload, transport: r.Transport, loop: r.Loop, placement: r.Placement,
+		workload: r.Workload, transport: r.Transport, loop: r.Loop, raft: cmp.Or(r.Raft, "node"), placement: r.Placement,
 		nodes: r.Nodes, groups: r.Groups, batch: r.Batch,
 		kind: r.Load.Kind, clients: r.Load.Clients, rate: r.Load.Rate, slo: r.Load.SLO,
 		readRatio: r.ReadRatio, valueBytes: r.ValueBytes, valueSize: r.ValueSize, stateBytes: r.StateBytes,
@@ -101,9 +102,6 @@ func keyOf(r *result.Run) scenarioKey {
 	}
 	if r.Faults != nil {
 		k.faults = r.Faults.Timeline
-	}
-	if r.Raft != "node" { // the default
-		k.raft = r.Raft
 	}
 	if r.SnapshotMode != "stream" { // the default
 		k.snapshots = r.SnapshotMode
@@ -353,7 +351,7 @@ func (sc *scenario) title() string {
 	if sc.groups > 1 {
 		parts = append(parts, plural(sc.groups, "raft group"))
 	}
-	if !sc.transports {
+	if !sc.joins[joinTransport] {
 		parts = append(parts, "transport "+clean(sc.transport))
 	}
 	if sc.loop != "" && sc.loop != "ready" {
@@ -362,7 +360,7 @@ func (sc *scenario) title() string {
 	if sc.slowDisk != "" {
 		parts = append(parts, "slow disk "+clean(sc.slowDisk))
 	}
-	if sc.raft != "" {
+	if sc.raft != "" && sc.raft != "node" {
 		parts = append(parts, "raft driven as "+clean(sc.raft))
 	}
 	if sc.snapshots != "" {
