@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/reports/chart"
@@ -31,6 +32,7 @@ var page = template.Must(template.New("report").Funcs(template.FuncMap{"nb": unb
 // unbroken is running text in which a number and its unit, and a flag of the
 // command line, stay on one line.
 func unbroken(s string) template.HTML {
+	s = strings.ReplaceAll(s, "× floor", "×\u00a0floor")
 	text := template.HTMLEscapeString(numberUnit.ReplaceAllString(s, "$1\u00a0$2"))
 	return template.HTML(flagName.ReplaceAllString(text, `$1<span class="nw">$2</span>`)) //nolint:gosec // escaped above
 }

@@ -53,7 +53,7 @@ func (b *builder) overTime(sc *scenario) blockView {
 			finding = fmt.Sprintf("From second to second throughput strays up to %.0f %% from its median (%s the most)", 100*swing, worst)
 		}
 		g.Label = finding
-		note := "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (darker: more operations). Grey: warm-up. "
+		note := "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (the further from the paper’s colour, the more operations). Grey: warm-up. "
 		if len(happened.Rows) > 0 {
 			note += "Orange lines: what happened to the cluster, named where there is room and listed in a table below. "
 		}

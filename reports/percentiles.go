@@ -104,11 +104,10 @@ func mergedText(merged bool, runs int) string {
 	if !merged {
 		return "the run with the median p50, whose histograms were not kept. Controls included."
 	}
-	text := fmt.Sprintf("the histograms of %s merged. Controls included.", plural(runs, "run"))
-	if runs > 1 {
-		text += " A slow run weighs more here than in the scoreboard, which has medians over the runs."
+	if runs == 1 {
+		return "the histograms of one run. Controls included."
 	}
-	return text
+	return fmt.Sprintf("the histograms of %s merged. Controls included. A slow run weighs more here than in the scoreboard, which has medians over the runs.", plural(runs, "run"))
 }
 
 func percentileCells(title string, rw *row, d distribution, of func(*result.Run) result.Latency) []string {
