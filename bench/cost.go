@@ -15,6 +15,8 @@ type usageNow struct {
 	cpuErr  error
 	io      env.IO
 	ioErr   error
+	device  int64 // written to the device
+	devErr  error
 	mem     runtime.MemStats
 	logical int64
 	network node.TransportStats
@@ -33,6 +35,7 @@ func (c *cluster) usage() *usageNow {
 	runtime.ReadMemStats(&u.mem)
 	u.cpu, u.cpuErr = env.CPUTime()
 	u.io, u.ioErr = env.ProcIO()
+	u.device, u.devErr = env.DeviceWritten(c.one.RunDir)
 	u.network, u.counted = c.sent()
 	return u
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -18,7 +19,8 @@ import (
 // [MergeParts]. A figure that the system does not publish is nil.
 type Part struct {
 	CPU     *time.Duration
-	Written *int64               // by the process, bytes
+	Written *int64               // to the disk, bytes
+	Source  string               // of Written: result.Bytes.WrittenSource
 	Peak    *int64               // of resident memory, bytes
 	Network *node.TransportStats // of the transports; nil where one does not count, or there is one node
 	Logical int64                // handed to Save and SaveSnap, bytes
@@ -48,8 +50,12 @@ func (c *cluster) part() Part {
 		p.Network = &sent
 	}
 	if after.ioErr == nil && before.ioErr == nil {
-		written := after.io.Sub(before.io).WriteBytes
-		p.Written = &written
+		var device *int64
+		if after.devErr == nil && before.devErr == nil {
+			n := after.device - before.device
+			device = &n
+		}
+		p.Written, p.Source = written(after.io.Sub(before.io).WriteBytes, device, c.one.Placement == PlacementProcess)
 	}
 	if before.peakReset && after.peak > 0 {
 		p.Peak = &after.peak
@@ -63,6 +69,30 @@ func (c *cluster) part() Part {
 	}
 	return p
 }
+
+// The sources of bytes written.
+const (
+	writtenByProcess = "process"
+	writtenToDevice  = "device"
+)
+
+// written decides between what a process is said to have written and what its device
+// has, nil where that is not known. The device also counts what others write, and does
+// not yet count what waits in the page cache; the process's own count is right unless
+// it is clearly more than that. Where several processes of a run share the device, its
+// count is none of theirs, and the figure is not known.
+func written(process int64, device *int64, shared bool) (*int64, string) {
+	if device == nil || process-*device <= max(*device/4, writtenSlack) {
+		return &process, writtenByProcess
+	}
+	if shared {
+		return nil, ""
+	}
+	return device, writtenToDevice
+}
+
+// writtenSlack is what may wait in the page cache at the end of a short run.
+const writtenSlack = 16 << 20
 
 // sum adds a figure of one more part; the sum is nil where a part does not have it.
 func sum[T int64 | time.Duration](parts []Part, figure func(*Part) *T) *T {
@@ -101,6 +131,12 @@ func mergeCosts(run *result.Run, parts []Part) {
 	run.Bytes = &result.Bytes{Logical: logical}
 	mergeNetwork(run, parts)
 	run.Bytes.Written = sum(parts, func(p *Part) *int64 { return p.Written })
+	if run.Bytes.Written != nil {
+		run.Bytes.WrittenSource = writtenByProcess
+		if slices.ContainsFunc(parts, func(p Part) bool { return p.Source == writtenToDevice }) {
+			run.Bytes.WrittenSource = writtenToDevice
+		}
+	}
 	run.RSS = sum(parts, func(p *Part) *int64 { return p.Peak })
 	if written := run.Bytes.Written; written != nil && logical > 0 && run.Durability != string(backends.None) {
 		amp := float64(*written) / float64(logical)

@@ -3,6 +3,7 @@ package reports
 import (
 	"fmt"
 	"html/template"
+	"slices"
 	"strconv"
 
 	"github.com/raftbench/raftbench/bench/result"
@@ -213,6 +214,9 @@ func (sc *scenario) boardNotes() []string {
 	if sc.kind == "closed" {
 		notes = append(notes, "Closed loop: response is service time; a stall hides the requests that were never sent.")
 	}
+	if names := sc.byDevice(); len(names) > 0 {
+		notes = append(notes, "Write amp of "+list(names)+" counts what the device wrote, by whomever: the kernel counted more for the process, because it counts whole large folios.")
+	}
 	for _, rw := range sc.rows {
 		for _, m := range []*metric{metricResponse50, metricResponse99, metricResponse999, metricSave99} {
 			if s := rw.of(m); s.N > 0 && s.thin {
@@ -221,6 +225,17 @@ func (sc *scenario) boardNotes() []string {
 		}
 	}
 	return notes
+}
+
+// byDevice names the backends whose written bytes were counted at the device.
+func (sc *scenario) byDevice() []string {
+	var names []string
+	for _, rw := range sc.rows {
+		if slices.ContainsFunc(rw.runs, func(r *result.Run) bool { return r.Bytes != nil && r.Bytes.WrittenSource == "device" }) {
+			names = append(names, rw.label)
+		}
+	}
+	return names
 }
 
 // baseline is what a scenario is compared with unless the reader chooses

@@ -33,11 +33,7 @@ func (t tree) describe(e *result.Env, dir string) {
 		return
 	}
 	e.FileSystem, e.MountOptions, e.Device = m.fileSystem, m.options, m.source
-	device := m.device
-	if strings.HasPrefix(device, "0:") { // btrfs and others number their mounts themselves
-		device = deviceNumber(m.source)
-	}
-	if device != "" {
+	if device := m.block(); device != "" {
 		t.describeDevice(e, device)
 	}
 }
@@ -49,6 +45,14 @@ type mount struct {
 	fileSystem string
 	source     string
 	options    string // of the mount and of the file system
+}
+
+// block is the major:minor of the block device, "" where there is none.
+func (m mount) block() string {
+	if strings.HasPrefix(m.device, "0:") { // btrfs and others number their mounts themselves
+		return deviceNumber(m.source)
+	}
+	return m.device
 }
 
 // findMount is the mount that holds dir: the last of those with the longest

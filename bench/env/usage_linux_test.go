@@ -41,6 +41,27 @@ func TestProcIOCounts(t *testing.T) {
 	}
 }
 
+// TestDeviceWritten reads the counter of the device that a folder is on.
+func TestDeviceWritten(t *testing.T) {
+	m := write(t, map[string]string{
+		"proc/self/mountinfo":      "1 1 254:0 / / rw - ext4 /dev/vda rw\n2 1 0:30 / /none rw - tmpfs tmpfs rw\n",
+		"sys/dev/block/254:0/stat": " 1 2 3 4 5 6 7000 8 9 10 11\n",
+	})
+	if n, err := m.deviceWritten(t.TempDir()); err != nil || n != 7000*512 {
+		t.Errorf("%d, %v", n, err)
+	}
+	for name, files := range map[string]map[string]string{
+		"no block device": {"proc/self/mountinfo": "1 1 0:30 / / rw - tmpfs tmpfs rw\n"},
+		"no counter":      {"proc/self/mountinfo": "1 1 254:0 / / rw - ext4 /dev/vda rw\n"},
+		"no mounts":       {},
+	} {
+		m := write(t, files)
+		if n, err := m.deviceWritten(t.TempDir()); !errors.Is(err, ErrUnsupported) || n != 0 {
+			t.Errorf("%s: %d, %v", name, n, err)
+		}
+	}
+}
+
 func TestRSS(t *testing.T) {
 	m := write(t, map[string]string{"proc/self/status": "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n"})
 	if got, err := m.rss(); err != nil || got != (Memory{Now: 1 << 20, Peak: 2 << 20}) {

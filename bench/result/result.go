@@ -291,9 +291,13 @@ type Restart struct {
 // Bytes counts what a run wrote, all nodes together.
 type Bytes struct {
 	Logical int64  `json:"logical"`           // handed to Save and SaveSnap
-	Written *int64 `json:"written,omitempty"` // by the process (/proc/self/io write_bytes)
-	Disk    *int64 `json:"disk,omitempty"`    // allocated after the run
-	Network *int64 `json:"network,omitempty"` // sent by the transport
+	Written *int64 `json:"written,omitempty"` // to the disk, see WrittenSource
+	// WrittenSource is who counted: "process" (/proc/self/io write_bytes), or, where
+	// that is more than the device has written, because the kernel counts whole large
+	// folios, "device" (all that was written to it, by whomever).
+	WrittenSource string `json:"written_source,omitempty"`
+	Disk          *int64 `json:"disk,omitempty"`    // allocated after the run
+	Network       *int64 `json:"network,omitempty"` // sent by the transport
 }
 
 // Network is what the transport between the nodes cost, all nodes together, as
