@@ -26,8 +26,8 @@ const (
 
 // engine is a badger.DB as kvlog needs it.
 type engine struct {
-	db      *badger.DB
-	dir     string
+	db        *badger.DB
+	dir       string
 	health  *kvlog.Health
 	space   space
 	names   names
@@ -60,7 +60,7 @@ func openEngine(dir string, o badger.Options) (*engine, error) {
 		return e, nil
 	}
 	if opened {
-		err = errors.Join(err, kvlog.CloseWithin(closeLimit, e.db.Close))
+		err = errors.Join(err, e.health.Close(closeLimit, e.db.Close))
 	}
 	return nil, openError(dir, err)
 }
@@ -163,13 +163,10 @@ func (e *engine) Iterate(lo, hi []byte, f func(key, value []byte) error) error {
 // Sync has nothing to do: every Commit syncs.
 func (e *engine) Sync() error { return nil }
 
-// Close keeps the lock of a badger that does not close: it might still write.
+// Close keeps the lock of a badger that does not close: it might still write. A flush
+// that fails within badger's own Close is tried again for ever, too.
 func (e *engine) Close() error {
-	close := e.db.Close
-	if e.health.Err() != nil {
-		close = func() error { return kvlog.CloseWithin(closeLimit, e.db.Close) }
-	}
-	err := close()
+	err := e.health.Close(closeLimit, e.db.Close)
 	if errors.Is(err, kvlog.ErrNotClosed) {
 		return err
 	}

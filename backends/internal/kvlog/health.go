@@ -66,11 +66,26 @@ func (h *Health) Run(f func() error) error {
 // ErrNotClosed is the error of a Close that hangs.
 var ErrNotClosed = errors.New("it does not close after a failure; its files stay locked until the process ends")
 
-// CloseWithin calls the Close of an engine that has failed and may hang, and
-// gives up after limit with [ErrNotClosed].
-func CloseWithin(limit time.Duration, close func() error) error {
-	h := NewHealth()
-	timer := time.AfterFunc(limit, func() { h.Fail(ErrNotClosed) })
-	defer timer.Stop()
-	return h.Run(close)
+// Close calls the Close of an engine, which may hang once the engine has failed, and
+// may be what fails. It gives up with [ErrNotClosed] when limit has passed since the
+// failure, or since the call where that is later.
+func (h *Health) Close(limit time.Duration, closeEngine func() error) error {
+	closing, done := NewHealth(), make(chan struct{})
+	go func() {
+		select {
+		case <-h.dead:
+		case <-done:
+			return
+		}
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			closing.Fail(ErrNotClosed)
+		case <-done:
+		}
+	}()
+	err := closing.Run(closeEngine)
+	close(done)
+	return err
 }
