@@ -90,11 +90,7 @@ func (s *storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64,
 
 // readFile is a streamed snapshot in memory.
 func (s *storage) readFile(term, index uint64) (*raftpb.Snapshot, error) {
-	sn, err := snapfile.Read(s.dbDir, term, index)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = &backends.DamageError{File: s.dbDir, Err: err}
-	}
-	return sn, err
+	return snapfile.Read(s.dbDir, term, index)
 }
 
 // cleanFiles removes what a crash left half-written.

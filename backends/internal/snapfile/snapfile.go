@@ -111,11 +111,14 @@ func clean(dir string, files []os.DirEntry) error {
 	return nil
 }
 
-// Read returns one snapshot, whose Data is in memory. A file that cannot be read
-// back is a *[backends.DamageError].
+// Read returns one snapshot, whose Data is in memory. A file that is not there, or
+// cannot be read back, is a *[backends.DamageError].
 func Read(dir string, term, index uint64) (*raftpb.Snapshot, error) {
 	path := filepath.Join(dir, name(term, index))
 	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, &backends.DamageError{File: path, Err: errors.New("the file is missing")}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
@@ -145,6 +148,35 @@ func Release(dir string, index uint64) error {
 		}
 	}
 	return nil
+}
+
+// Remove removes one snapshot, if it is there. A crash may bring it back.
+func Remove(dir string, term, index uint64) error {
+	if err := os.Remove(filepath.Join(dir, name(term, index))); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove an old snapshot: %w", err)
+	}
+	return nil
+}
+
+// Keep removes all snapshots in dir but one, of which there may be none, and what a
+// crash left half-written. It must not run at the same time as Save or Stage. A
+// directory that is not there holds nothing.
+func Keep(dir string, term, index uint64) error {
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for old snapshots: %w", err)
+	}
+	for _, f := range files {
+		if t, i, ok := parseName(f.Name()); ok && (t != term || i != index) {
+			if err := Remove(dir, t, i); err != nil {
+				return err
+			}
+		}
+	}
+	return clean(dir, files)
 }
 
 func name(term, index uint64) string {

@@ -125,3 +125,37 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestKeep: one is left, and what is not a snapshot; and a directory that is not there
+// is as good as an empty one.
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	for _, index := range []uint64{10, 20, 30} {
+		mustSave(t, dir, snapshot(1, index, nil))
+	}
+	mustSave(t, dir, snapshot(2, 20, []byte("data")))
+	for _, other := range []string{"123.snap.tmp", "LOCK"} {
+		if err := os.WriteFile(filepath.Join(dir, other), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Keep(dir, 2, 20); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, dir, 2)
+	wantLoad(t, dir, snapshot(2, 20, []byte("data")))
+	if err := Keep(dir, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, dir, 1)
+	if err := Keep(filepath.Join(dir, "none"), 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(dir, 1, 10); err != nil {
+		t.Fatalf("remove what is gone: %v", err)
+	}
+	var damage *backends.DamageError
+	if _, err := Read(dir, 1, 10); !errors.As(err, &damage) || damage.File != filepath.Join(dir, name(1, 10)) {
+		t.Fatalf("read what is gone: got %v, want a DamageError that names the file", err)
+	}
+}
