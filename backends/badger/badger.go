@@ -15,6 +15,9 @@
 // compaction has met, and since a log of large values has few and small keys,
 // that may be long after. A small memtable makes it sooner.
 //
+// With snapshot=file the data of snapshots is in files beside badger's own, and is
+// written once, instead of to a log, to a table, and by compactions.
+//
 // # Settings that are not badger's own
 //
 // SyncWrites is on. Conflict detection is off: there is one writer, which reads
@@ -85,6 +88,7 @@ var params = []backends.Param{
 	{Name: "cache", Default: "8MiB", Meaning: "block cache (badger's default is 256MiB); a raft log is read at Open only"},
 	{Name: "compression", Default: "snappy", Meaning: "of tables: none, snappy (badger's default) or zstd; logs are never compressed"},
 	{Name: "compactors", Default: "2", Meaning: "compactions that may run at a time (badger's default is 4)"},
+	kvlog.SnapshotParam,
 }
 
 const (
@@ -99,9 +103,10 @@ const (
 	maxThreshold = 1 << 20 // badger's own
 )
 
-func parse(given map[string]string) (badger.Options, error) {
+func parse(given map[string]string) (o badger.Options, snapFiles bool, err error) {
 	p := backends.NewSettings("badger", params, given)
-	o := badger.DefaultOptions("").
+	snapFiles = kvlog.SnapshotFiles(p)
+	o = badger.DefaultOptions("").
 		WithSyncWrites(true).
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
@@ -123,13 +128,13 @@ func parse(given map[string]string) (badger.Options, error) {
 		o = o.WithCompression(options.ZSTD)
 	}
 	if err := p.Err(); err != nil {
-		return badger.Options{}, err
+		return badger.Options{}, false, err
 	}
 	if limit := o.MemTableSize * txnPercent / 100; o.ValueThreshold > limit {
-		return badger.Options{}, &backends.ParamError{Backend: "badger",
+		return badger.Options{}, false, &backends.ParamError{Backend: "badger",
 			Reason: fmt.Sprintf("valuethreshold=%d: want at most %d %% of the memtable, which is %d", o.ValueThreshold, txnPercent, limit)}
 	}
-	return o, nil
+	return o, snapFiles, nil
 }
 
 func open(opts backends.Options) (backends.Storage, backends.State, error) {
@@ -154,7 +159,7 @@ func openShared(opts backends.Options) (backends.Shared, error) {
 
 // openLocked opens the engine in a directory that nobody else uses.
 func openLocked(opts backends.Options) (*engine, error) {
-	o, err := parse(opts.Params)
+	o, snapFiles, err := parse(opts.Params)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +171,7 @@ func openLocked(opts backends.Options) (*engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, release())
 	}
-	e.release = release
+	e.snapFiles, e.release = snapFiles, release
 	return e, nil
 }
 
@@ -178,5 +183,8 @@ func (e *engine) config() kvlog.Config {
 		DeleteStep:    min(deleteStep, int(e.db.MaxBatchCount()/2)),
 		ChunkBytes:    min(chunkBytes, int(e.db.MaxBatchSize()/2)),
 		Released:      e.collectGarbage,
+		SnapDir:       kvlog.SnapDir(e.dir),
+		SnapFiles:     e.snapFiles,
+		Room:          e.space.check,
 	}
 }

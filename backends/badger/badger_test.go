@@ -139,6 +139,7 @@ func TestParams(t *testing.T) {
 		{"cache", "0B", "want a size"},
 		{"compression", "lz4", "want one of none, snappy, zstd"},
 		{"compactors", "1", "want a whole number from 2"},
+		{"snapshot", "nowhere", "want one of engine, file"},
 		{"syncwrites", "false", "known: valuethreshold, memtable"},
 	} {
 		dir := t.TempDir()

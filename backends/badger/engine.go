@@ -28,10 +28,11 @@ const (
 type engine struct {
 	db        *badger.DB
 	dir       string
-	health  *kvlog.Health
-	space   space
-	names   names
-	release func() error // the lock on the directory; nil until it is ours
+	health    *kvlog.Health
+	space     space
+	names     names
+	snapFiles bool
+	release   func() error // the lock on the directory; nil until it is ours
 
 	collecting atomic.Bool
 	collectors sync.WaitGroup

@@ -6,6 +6,9 @@
 // disk, writes the meta page that makes them current, and forces that: two
 // fdatasync for every Save, and a third where the file grows.
 //
+// With snapshot=file the data of snapshots is in files beside raft.db, as
+// hashicorp/raft has it with raft-boltdb.
+//
 // # A commit index alone
 //
 // bbolt can leave out the two fdatasync (DB.NoSync), but then the meta page may
@@ -58,6 +61,7 @@ var params = []backends.Param{
 	{Name: "fillpercent", Default: "90", Meaning: "how full a page is when it is split, in per cent (bbolt's default is 50; 90 is etcd's for keys that only grow, as here)"},
 	{Name: "pagesize", Default: "4KiB", Meaning: "page size of a new file, a power of two from 1KiB to 64KiB (bbolt's default is the operating system's)"},
 	{Name: "initialmmap", Default: "1GiB", Meaning: "address space mapped from the start; a file that outgrows it is mapped anew while Save waits (bbolt's default is 0, etcd's is 10GiB)"},
+	kvlog.SnapshotParam,
 }
 
 const (
@@ -72,8 +76,9 @@ const (
 )
 
 type settings struct {
-	options bolt.Options
-	fill    float64
+	options   bolt.Options
+	fill      float64
+	snapFiles bool
 }
 
 func parse(given map[string]string) (settings, error) {
@@ -87,7 +92,8 @@ func parse(given map[string]string) (settings, error) {
 			InitialMmapSize: int(p.Bytes("initialmmap", 0, 1<<40)),
 			NoStatistics:    true,
 		},
-		fill: float64(p.Int("fillpercent", 10, 100)) / 100,
+		fill:      float64(p.Int("fillpercent", 10, 100)) / 100,
+		snapFiles: kvlog.SnapshotFiles(p),
 	}
 	if err := p.Err(); err != nil {
 		return settings{}, err
@@ -103,7 +109,7 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 	if err != nil {
 		return nil, backends.State{}, err
 	}
-	s, st, err := kvlog.Open(e.path, e, config)
+	s, st, err := kvlog.Open(e.path, e, e.config())
 	if err != nil {
 		return nil, backends.State{}, err
 	}
@@ -115,11 +121,14 @@ func openShared(opts backends.Options) (backends.Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kvlog.NewShared(e.path, e, config, nil), nil
+	return kvlog.NewShared(e.path, e, e.config(), nil), nil
 }
 
 // config: bbolt has one read-write transaction at a time.
-var config = kvlog.Config{DeleteStep: deleteStep, OneCommit: true}
+func (e *engine) config() kvlog.Config {
+	return kvlog.Config{DeleteStep: deleteStep, OneCommit: true,
+		SnapDir: kvlog.SnapDir(filepath.Dir(e.path)), SnapFiles: e.snapFiles}
+}
 
 // openLocked opens the engine in a directory that nobody else uses.
 func openLocked(opts backends.Options) (*engine, error) {
@@ -162,7 +171,7 @@ func openEngine(path string, set settings) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.fill = set.fill
+	e.fill, e.snapFiles = set.fill, set.snapFiles
 	return e, nil
 }
 

@@ -48,6 +48,7 @@ func TestParams(t *testing.T) {
 		{"pagesize", "3KiB", "want a power of two"},
 		{"pagesize", "1MiB", "want a size from 1.0 KiB to 64 KiB"},
 		{"initialmmap", "-1", "want a size from"},
+		{"snapshot", "nowhere", "want one of engine, file"},
 		{"sync", "false", "known: freelist, nofreelistsync"},
 	} {
 		dir := t.TempDir()

@@ -19,12 +19,13 @@ var bucketName = []byte("raft")
 
 // engine is the bucket as kvlog needs it.
 type engine struct {
-	db       *bolt.DB
-	file     *os.File // that db uses
-	path     string
-	fill     float64
-	panicked atomic.Bool
-	release  func() error // the lock on the directory; nil until it is ours
+	db        *bolt.DB
+	file      *os.File // that db uses
+	path      string
+	fill      float64
+	snapFiles bool
+	panicked  atomic.Bool
+	release   func() error // the lock on the directory; nil until it is ours
 }
 
 // guard turns a panic of bbolt, or a fault on the mapped file, into an error.

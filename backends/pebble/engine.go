@@ -12,10 +12,11 @@ import (
 
 // engine is a pebble.DB as kvlog needs it.
 type engine struct {
-	db      atomic.Pointer[pebble.DB]
-	fs      *seamFS
-	health  *kvlog.Health
-	release func() error // the lock on the directory
+	db        atomic.Pointer[pebble.DB]
+	fs        *seamFS
+	health    *kvlog.Health
+	snapFiles bool
+	release   func() error // the lock on the directory
 }
 
 // batchOverhead bounds what pebble adds to an operation: its kind and two lengths.

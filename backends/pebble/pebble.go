@@ -4,7 +4,8 @@
 // A Save is one batch: pebble appends it to a write-ahead log, forces that with
 // one fdatasync, and puts it into a memtable. A commit index alone is a batch
 // without the fdatasync. Release is one range tombstone; most of what it deletes
-// was never written to a table, and compactions drop the rest.
+// was never written to a table, and compactions drop the rest. With snapshot=file the
+// data of snapshots is in files beside pebble's own.
 //
 // # Settings that are not pebble's own
 //
@@ -64,6 +65,7 @@ var params = []backends.Param{
 	{Name: "bytespersync", Default: "512KiB", Meaning: "write-back of a table is started every so many bytes, so that its final sync is short (pebble's default)"},
 	{Name: "walbytespersync", Default: "0B", Meaning: "the same for the write-ahead log; 0B leaves it to the sync of each Save (pebble's default)"},
 	{Name: "compression", Default: "snappy", Meaning: "of tables: none, snappy (pebble's default), fastest, balanced or good; the write-ahead log is never compressed"},
+	kvlog.SnapshotParam,
 }
 
 const (
@@ -80,7 +82,14 @@ const (
 	maxSync, maxCache = 1 << 30, 1 << 40
 )
 
-func parse(given map[string]string) (*pebble.Options, int64, error) {
+// settings are what Open was given.
+type settings struct {
+	options    *pebble.Options
+	cacheBytes int64
+	snapFiles  bool
+}
+
+func parse(given map[string]string) (settings, error) {
 	p := backends.NewSettings("pebble", params, given)
 	o := &pebble.Options{
 		MemTableSize:                uint64(p.Bytes("memtable", 64<<10, maxMemtable)),
@@ -91,7 +100,7 @@ func parse(given map[string]string) (*pebble.Options, int64, error) {
 		FlushDelayDeleteRange:       rangeDeleteFlush,
 		FormatMajorVersion:          pebble.FormatNewest,
 	}
-	cache := p.Bytes("cache", 0, maxCache)
+	set := settings{options: o, cacheBytes: p.Bytes("cache", 0, maxCache), snapFiles: kvlog.SnapshotFiles(p)}
 	switch p.Choice("compression", "none", "snappy", "fastest", "balanced", "good") {
 	case "none":
 		o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
@@ -106,7 +115,7 @@ func parse(given map[string]string) (*pebble.Options, int64, error) {
 	case "good":
 		o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionGood })
 	}
-	return o, cache, p.Err()
+	return set, p.Err()
 }
 
 func open(opts backends.Options) (backends.Storage, backends.State, error) {
@@ -118,7 +127,7 @@ func openOn(base vfs.FS, opts backends.Options) (backends.Storage, backends.Stat
 	if err != nil {
 		return nil, backends.State{}, err
 	}
-	s, st, err := kvlog.Open(opts.Dir, e, config)
+	s, st, err := kvlog.Open(opts.Dir, e, e.config(opts.Dir))
 	if err != nil {
 		return nil, backends.State{}, openError(opts.Dir, err)
 	}
@@ -130,14 +139,17 @@ func openShared(opts backends.Options) (backends.Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kvlog.NewShared(opts.Dir, e, config, openError), nil
+	return kvlog.NewShared(opts.Dir, e, e.config(opts.Dir), openError), nil
 }
 
-var config = kvlog.Config{Unsynced: true, RangeDelete: true, ChunkBytes: chunkBytes, ChunksPerBatch: chunksPerBatch}
+func (e *engine) config(dir string) kvlog.Config {
+	return kvlog.Config{Unsynced: true, RangeDelete: true, ChunkBytes: chunkBytes, ChunksPerBatch: chunksPerBatch,
+		SnapDir: kvlog.SnapDir(dir), SnapFiles: e.snapFiles}
+}
 
 // openEngine opens pebble in a directory that nobody else uses.
 func openEngine(base vfs.FS, opts backends.Options) (*engine, error) {
-	o, cache, err := parse(opts.Params)
+	set, err := parse(opts.Params)
 	if err != nil {
 		return nil, err
 	}
@@ -148,12 +160,13 @@ func openEngine(base vfs.FS, opts backends.Options) (*engine, error) {
 	if err := kvlog.SyncFiles(opts.Dir); err != nil {
 		return nil, errors.Join(err, release())
 	}
-	e := &engine{health: kvlog.NewHealth(), release: release}
+	e := &engine{health: kvlog.NewHealth(), release: release, snapFiles: set.snapFiles}
 	e.fs = &seamFS{FS: base, health: e.health, onSync: opts.OnSync}
+	o := set.options
 	o.FS = e.fs
 	o.Logger = logger{e.health}
 	o.EventListener = listener(e.health)
-	o.Cache = pebble.NewCache(cache)
+	o.Cache = pebble.NewCache(set.cacheBytes)
 	err = e.health.Run(func() error {
 		defer o.Cache.Unref()
 		db, err := pebble.Open(opts.Dir, o)

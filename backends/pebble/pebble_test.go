@@ -31,6 +31,7 @@ func TestParams(t *testing.T) {
 		{"bytespersync", "0B", "want a size from 4.0 KiB"},
 		{"walbytespersync", "2GiB", "want a size from 0 B"},
 		{"compression", "lzma", "want one of none, snappy"},
+		{"snapshot", "nowhere", "want one of engine, file"},
 		{"sync", "false", "known: memtable, memtables"},
 	} {
 		dir := t.TempDir()

@@ -5,14 +5,18 @@ package powercut_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/all"
+	"github.com/raftbench/raftbench/backends/bbolt"
+	"github.com/raftbench/raftbench/backends/internal/kvlog"
 	"github.com/raftbench/raftbench/backends/powercut"
 	"github.com/raftbench/raftbench/backends/powercut/controls"
 	"github.com/raftbench/raftbench/backends/powercut/disk"
@@ -57,18 +61,72 @@ func TestEngines(t *testing.T) {
 			continue
 		}
 		for _, mode := range modes {
-			t.Run(fmt.Sprintf("%s/%s", b.Name, mode), func(t *testing.T) { cutEngine(t, b, mode, cuts) })
+			t.Run(fmt.Sprintf("%s/%s", b.Name, mode), func(t *testing.T) { cutEngine(t, b, powercut.SmallParams(b), mode, cuts) })
 		}
 	}
 }
 
-func cutEngine(t *testing.T, b backends.Backend, mode disk.Mode, cuts int) {
+// TestEnginesWithFiles makes fewer cuts of the engines that can keep snapshots in
+// files, set to: the engine itself is the same. RAFTBENCH_POWERCUT_CUTS counts here,
+// too.
+func TestEnginesWithFiles(t *testing.T) {
+	require(t)
+	cuts := 8
+	if raceEnabled {
+		cuts = 2
+	}
+	if s := os.Getenv("RAFTBENCH_POWERCUT_CUTS"); s != "" {
+		var err error
+		if cuts, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, b := range all.Backends {
+		params := withFiles(b)
+		if params == nil {
+			continue
+		}
+		for _, mode := range modes {
+			t.Run(fmt.Sprintf("%s/%s", b.Name, mode), func(t *testing.T) { cutEngine(t, b, params, mode, cuts) })
+		}
+	}
+}
+
+// TestFirstFile cuts first lives: only in those is the directory of the files new. bbolt
+// syncs no directory by chance.
+func TestFirstFile(t *testing.T) {
+	require(t)
+	for seed := int64(1); seed <= 12; seed++ {
+		row, err := powercut.Run(context.Background(), powercut.Config{
+			Backend: bbolt.Backend, Params: withFiles(bbolt.Backend), Mode: disk.Strict, Cuts: 1, Seed: seed,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row.FirstBad > 0 {
+			t.Errorf("seed %d: %s", seed, row.Detail)
+		}
+	}
+}
+
+// withFiles are small parameters with snapshots in files; nil where b has no such
+// setting.
+func withFiles(b backends.Backend) map[string]string {
+	if !slices.Contains(b.Params, kvlog.SnapshotParam) {
+		return nil
+	}
+	params := maps.Clone(powercut.SmallParams(b))
+	params[kvlog.SnapshotParam.Name] = "file"
+	return params
+}
+
+func cutEngine(t *testing.T, b backends.Backend, params map[string]string, mode disk.Mode, cuts int) {
 	known := knownLosses[b.Name+"/"+string(mode)]
 	var trace strings.Builder
 	run := func() (result.PowerCut, error) {
 		trace.Reset()
 		return powercut.Run(context.Background(), powercut.Config{
-			Backend: b, Params: powercut.SmallParams(b), Mode: mode, Cuts: cuts, Seed: 1, Trace: &trace, KeepGoing: known != "",
+			Backend: b, Params: params, Mode: mode, Cuts: cuts, Seed: 1, Trace: &trace, KeepGoing: known != "",
 		})
 	}
 	row, err := run()
@@ -103,25 +161,33 @@ func TestEnginesStop(t *testing.T) {
 		if b.Durability != backends.Synced {
 			continue
 		}
-		t.Run(b.Name, func(t *testing.T) {
-			rows, err := powercut.Faults(context.Background(), powercut.FaultConfig{
-				Backend: b, Params: powercut.SmallParams(b), Seed: 1,
-				Only: []string{"EIO on write, once", "EIO on fsync, once", "EIO on creating a file, once", "disk full (ENOSPC)"},
-			})
-			if err != nil {
-				t.Fatal(err)
+		faults := []string{"EIO on write, once", "EIO on fsync, once", "EIO on creating a file, once", "disk full (ENOSPC)"}
+		t.Run(b.Name, func(t *testing.T) { stopEngine(t, b, powercut.SmallParams(b), faults) })
+		if params := withFiles(b); params != nil {
+			if b.Name == "badger" { // which takes 5 s to give up on each full disk
+				faults = faults[:3]
 			}
-			for _, r := range rows {
-				t.Logf("%-34s %-10s %v", r.Fault, r.Outcome, r.Outcomes)
-				bad := r.Outcomes[string(powercut.WentOn)]
-				if b.Name != "badger" { // whose store may not open again, see docs/durability.md
-					bad += r.Outcomes[string(powercut.Lost)]
-				}
-				if bad > 0 {
-					t.Errorf("%s: %v: %s", r.Fault, r.Outcomes, r.Detail)
-				}
-			}
-		})
+			t.Run(b.Name+" with files", func(t *testing.T) { stopEngine(t, b, params, faults) })
+		}
+	}
+}
+
+func stopEngine(t *testing.T, b backends.Backend, params map[string]string, faults []string) {
+	rows, err := powercut.Faults(context.Background(), powercut.FaultConfig{
+		Backend: b, Params: params, Seed: 1, Only: faults,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		t.Logf("%-34s %-10s %v", r.Fault, r.Outcome, r.Outcomes)
+		bad := r.Outcomes[string(powercut.WentOn)]
+		if b.Name != "badger" { // whose store may not open again, see docs/durability.md
+			bad += r.Outcomes[string(powercut.Lost)]
+		}
+		if bad > 0 {
+			t.Errorf("%s: %v: %s", r.Fault, r.Outcomes, r.Detail)
+		}
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 )
@@ -25,8 +27,9 @@ type fakeEngine struct {
 }
 
 type fakeBatch struct {
-	ops  []Op
-	sync bool
+	ops   []Op
+	sync  bool
+	files map[string]string // in cfg.SnapDir, just before
 }
 
 var errInjected = errors.New("injected: input/output error")
@@ -48,7 +51,7 @@ func (e *fakeEngine) Commit(ops []Op, sync bool) error {
 	if err := e.checkLimits(ops); err != nil {
 		return err
 	}
-	b := fakeBatch{sync: sync}
+	b := fakeBatch{sync: sync, files: e.files()}
 	for _, op := range ops {
 		b.ops = append(b.ops, cloneOp(op))
 	}
@@ -157,6 +160,45 @@ func (e *fakeEngine) after(n int) *fakeEngine {
 		c.batches = append(c.batches, b)
 	}
 	return c
+}
+
+// files are those beside the engine, by name.
+func (e *fakeEngine) files() map[string]string {
+	files := map[string]string{}
+	found, _ := os.ReadDir(e.cfg.SnapDir) // which may not be there
+	for _, f := range found {
+		if b, err := os.ReadFile(filepath.Join(e.cfg.SnapDir, f.Name())); err == nil {
+			files[f.Name()] = string(b)
+		}
+	}
+	return files
+}
+
+// filesAfter is what may be in cfg.SnapDir after a crash that only the first n
+// batches survived: a file is made, and removed, in order, but a batch that was not
+// synced may be lost that came before; and what was removed may come back.
+func (e *fakeEngine) filesAfter(n int) []map[string]string {
+	var sets []map[string]string
+	add := func(set map[string]string) {
+		if !slices.ContainsFunc(sets, func(old map[string]string) bool { return maps.Equal(old, set) }) {
+			sets = append(sets, set)
+		}
+	}
+	for i := n; ; i++ {
+		set := e.files()
+		if i < len(e.batches) {
+			set = e.batches[i].files
+		}
+		add(set)
+		if n > 0 {
+			back := maps.Clone(e.batches[n-1].files)
+			maps.Copy(back, set)
+			add(back)
+		}
+		if i >= len(e.batches) || e.batches[i].sync {
+			return sets
+		}
+	}
 }
 
 // durable is how many batches survive any crash.

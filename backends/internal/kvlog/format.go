@@ -24,7 +24,8 @@ const (
 	crcSize      = 4
 	snapFixed    = 8 + 8 + 4 + 1 // of a snapshot record, before the metadata
 	snapHasData  = 1             // flag: Data was not nil
-	snapFlags    = snapHasData   // all that are known
+	snapInFile   = 2             // flag: Data is in a file, which knows all about it
+	snapFlags    = snapHasData | snapInFile
 	maxChunkSize = 1 << 30
 	maxSnapBytes = 1 << 46
 	stateMinSize = 8 + crcSize
@@ -137,13 +138,20 @@ func decodeState(value []byte) (last uint64, hs *raftpb.HardState, err error) {
 	return binary.BigEndian.Uint64(body), hs, nil
 }
 
-// snapRecord makes the chunks of one generation the current snapshot.
+// snapRecord makes the chunks of one generation, or a file, the current snapshot.
 type snapRecord struct {
-	gen        uint64
+	gen      uint64
+	inFile   bool // then the next three are zero
+	metadata *raftpb.SnapshotMetadata
+
 	bytes      uint64 // of Data
 	chunkBytes uint32 // of every chunk but the last
 	hasData    bool   // Data was not nil
-	metadata   *raftpb.SnapshotMetadata
+}
+
+// is reports whether r is the snapshot of an index and a term.
+func (r snapRecord) is(meta *raftpb.SnapshotMetadata) bool {
+	return r.metadata != nil && r.metadata.GetIndex() == meta.GetIndex() && r.metadata.GetTerm() == meta.GetTerm()
 }
 
 // chunks is how many there are.
@@ -161,7 +169,10 @@ func appendSnapRecord(b []byte, r snapRecord) ([]byte, error) {
 	b = binary.BigEndian.AppendUint32(b, r.chunkBytes)
 	var flags byte
 	if r.hasData {
-		flags = snapHasData
+		flags |= snapHasData
+	}
+	if r.inFile {
+		flags |= snapInFile
 	}
 	b, err := proto.MarshalOptions{}.MarshalAppend(append(b, flags), r.metadata)
 	if err != nil {
@@ -183,13 +194,17 @@ func decodeSnapRecord(value []byte) (snapRecord, error) {
 		bytes:      binary.BigEndian.Uint64(body[8:]),
 		chunkBytes: binary.BigEndian.Uint32(body[16:]),
 		hasData:    body[20]&snapHasData != 0,
+		inFile:     body[20]&snapInFile != 0,
 		metadata:   &raftpb.SnapshotMetadata{},
 	}
 	if flags := body[20]; flags&^snapFlags != 0 {
 		return snapRecord{}, fmt.Errorf("unknown flags %#x", flags)
 	}
-	if r.chunkBytes == 0 || r.chunkBytes > maxChunkSize || r.bytes > maxSnapBytes ||
-		(r.bytes-min(r.bytes, 1))/uint64(r.chunkBytes) >= 1<<32-1 {
+	if r.inFile && (r.bytes != 0 || r.chunkBytes != 0 || r.hasData) {
+		return snapRecord{}, fmt.Errorf("data in a file, and %d bytes of it in chunks of %d, cannot be", r.bytes, r.chunkBytes)
+	}
+	if !r.inFile && (r.chunkBytes == 0 || r.chunkBytes > maxChunkSize || r.bytes > maxSnapBytes ||
+		(r.bytes-min(r.bytes, 1))/uint64(r.chunkBytes) >= 1<<32-1) {
 		return snapRecord{}, fmt.Errorf("%d bytes in chunks of %d cannot be", r.bytes, r.chunkBytes)
 	}
 	if err := proto.Unmarshal(body[snapFixed:], r.metadata); err != nil {

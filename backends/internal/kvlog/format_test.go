@@ -19,6 +19,9 @@ func TestFormat(t *testing.T) {
 	snap, err := appendSnapRecord(nil, snapRecord{gen: 5, bytes: 2000, chunkBytes: 1024, hasData: true,
 		metadata: &raftpb.SnapshotMetadata{Index: proto.Uint64(250), Term: proto.Uint64(2)}})
 	must(t, err)
+	file, err := appendSnapRecord(nil, snapRecord{gen: 6, inFile: true,
+		metadata: &raftpb.SnapshotMetadata{Index: proto.Uint64(250), Term: proto.Uint64(2)}})
+	must(t, err)
 	for _, c := range []struct {
 		name string
 		got  []byte
@@ -26,6 +29,7 @@ func TestFormat(t *testing.T) {
 	}{
 		{"entry", e, "650000000000000102" + "1003" + "188202" + "220464617461" + "fb6ff664"},
 		{"hard state", appendState(nil, 258, hs), "68" + "0000000000000102" + "0803" + "1002" + "188102" + "d27a4fa4"},
+		{"snapshot in a file", file, "73" + "0000000000000006" + "0000000000000000" + "00000000" + "02" + "10fa01" + "1802" + "7ffe4216"},
 		{"snapshot", snap, "73" + "0000000000000005" + "00000000000007d0" + "00000400" + "01" + "10fa01" + "1802" + "fbc8bc7f"},
 		{"chunk", appendChunk(nil, 5, 1, []byte("data")), "63" + "0000000000000005" + "00000001" + "64617461" + "ad2615b5"},
 	} {
@@ -128,6 +132,7 @@ func FuzzDecodeState(f *testing.F) {
 func FuzzDecodeSnapRecord(f *testing.F) {
 	for _, r := range []snapRecord{
 		{gen: 1, chunkBytes: 1, metadata: testSnap(1, 1, 0).Metadata},
+		{gen: 3, inFile: true, metadata: testSnap(7, 2, 0).Metadata},
 		{gen: 9, bytes: 1 << 30, chunkBytes: 1 << 20, hasData: true, metadata: testSnap(1<<40, 3, 0).Metadata},
 	} {
 		b, err := appendSnapRecord(nil, r)
@@ -143,7 +148,10 @@ func FuzzDecodeSnapRecord(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if n := uint64(r.chunks()) * uint64(r.chunkBytes); n < r.bytes || n >= r.bytes+uint64(r.chunkBytes) {
+			if r.inFile && (r.bytes != 0 || r.chunks() != 0 || r.hasData) {
+				t.Fatalf("a file, and chunks: %+v", r)
+			}
+			if n := uint64(r.chunks()) * uint64(r.chunkBytes); !r.inFile && (n < r.bytes || n >= r.bytes+uint64(r.chunkBytes)) {
 				t.Fatalf("%d chunks for %d bytes in chunks of %d", r.chunks(), r.bytes, r.chunkBytes)
 			}
 			b, err := appendSnapRecord(nil, r)
@@ -180,10 +188,19 @@ func FuzzDecodeChunk(f *testing.F) {
 	})
 }
 
+// unsealed is what an engine holds, without checksums, as FuzzOpen takes it.
+func (e *fakeEngine) unsealed() []byte {
+	var b []byte
+	for k, v := range e.kv {
+		v = v[:len(v)-crcSize]
+		b = append(append(append(append(b, byte(len(k))), k...), byte(len(v))), v...)
+	}
+	return b
+}
+
 // FuzzOpen gives Open an engine with arbitrary records, sealed or not: it returns
 // a state that a node can start from, or an error, and never panics.
 func FuzzOpen(f *testing.F) {
-	var seed []byte
 	e := newFake(Config{ChunkBytes: 16})
 	s, _, err := Open("dir", e, e.cfg)
 	if err != nil {
@@ -195,12 +212,18 @@ func FuzzOpen(f *testing.F) {
 	if err := s.SaveSnap(testSnap(2, 1, 20)); err != nil {
 		f.Fatal(err)
 	}
-	for k, v := range e.kv {
-		v = v[:len(v)-crcSize]
-		seed = append(append(append(append(seed, byte(len(k))), k...), byte(len(v))), v...)
-	}
+	seed := e.unsealed()
 	f.Add(seed)
 	f.Add(seed[:len(seed)/2])
+	e = newFake(Config{SnapDir: SnapDir(f.TempDir()), SnapFiles: true})
+	if s, _, err = Open("dir", e, e.cfg); err != nil {
+		f.Fatal(err)
+	}
+	if err := s.SaveSnap(testSnap(2, 1, 20)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(e.unsealed())
+	file := e.files()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e := newFake(Config{DeleteStep: 2})
 		next := func() []byte {
@@ -215,6 +238,12 @@ func FuzzOpen(f *testing.F) {
 		for len(b) > 0 {
 			key := next()
 			e.kv[string(key)] = reseal(key, next())
+		}
+		if r, err := decodeSnapRecord(e.kv["s"]); err == nil && r.inFile {
+			e.cfg.SnapDir = SnapDir(t.TempDir())
+			if err := writeFiles(e.cfg.SnapDir, file); err != nil {
+				t.Fatal(err)
+			}
 		}
 		_, st, err := Open("dir", e, e.cfg)
 		if err != nil {

@@ -20,6 +20,8 @@
 //	's'                          generation(8) bytes(8) chunk(4) flags(1)
 //	                             raftpb.SnapshotMetadata                    crc(4)
 //
+// Of flags, 1 says that Data was not nil, and 2 that it is in a file.
+//
 // 'e' records are the log. Protobuf was preferred to a shorter format of our
 // own: it costs 0.1 µs of a Save of 200 µs, and other tools can read it.
 //
@@ -33,6 +35,28 @@
 // A crash before that leaves the older snapshot as it was, and chunks of no
 // generation that is named, which Open deletes. Release deletes the chunks of the
 // snapshots that were replaced.
+//
+// # Snapshots in files
+//
+// An engine writes what it is given more than once, and keeps some of it in memory.
+// So Data may be in a file instead ([SnapshotParam]), as hashicorp/raft keeps
+// snapshots beside raft-boltdb:
+//
+//	Dir/snap/<term>-<index>.snap           (package snapfile)
+//	Dir/snap/<group>/<term>-<index>.snap   of a group in a shared engine
+//
+// An 's' record with the flag 2 names one: by its metadata, and with zero in bytes and
+// chunk, which the file knows. The file is durable under its name before the record
+// that names it is committed, and so the record alone says what is current: Open reads
+// what the record leads to, chunks or file, however the engine is set, and takes no
+// other file for newer. A file that is named and is missing, or does not match its own
+// checksum, is damage.
+//
+// A crash before the record leaves a file that nothing names, or one with a temporary
+// name; one after Release may bring back a file that was removed. Open removes them
+// all. A snapshot that is saved a second time at its index and term replaces its own
+// file under the same name; both are the same state, so that either will do. A file
+// that is being read stays readable when it is removed.
 //
 // # What is forced to disk
 //
@@ -106,6 +130,17 @@ type Config struct {
 	OneCommit bool
 	// Released, if set, is called at the end of every Release.
 	Released func()
+	// SnapDir is where files of snapshots are, see [SnapDir]. It need not exist; it
+	// is made, in a directory that does, where SnapFiles is set.
+	SnapDir string
+	// SnapFiles: the Data of new snapshots goes to files.
+	SnapFiles bool
+	// Room, if set, says whether a file of so many bytes may be written beside the
+	// engine. Its error is taken for one of the disk.
+	Room func(bytes int64) error
+
+	// failed, if set, is told of an error of the disk that the engine has not seen.
+	failed func(error)
 }
 
 const (

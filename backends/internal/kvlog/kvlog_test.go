@@ -271,6 +271,7 @@ func TestDamageNamesTheEntry(t *testing.T) {
 // else.
 func TestReleaseDeletes(t *testing.T) {
 	eachConfig(t, func(t *testing.T, cfg Config) {
+		cfg.SnapFiles = false
 		e := newFake(cfg)
 		s, _ := mustOpen(t, e)
 		want := func(entries, chunks int) {
@@ -327,6 +328,7 @@ func TestReleaseDeletes(t *testing.T) {
 // TestOpenCleansUp: what a crash left without an owner is deleted.
 func TestOpenCleansUp(t *testing.T) {
 	eachConfig(t, func(t *testing.T, cfg Config) {
+		cfg.SnapFiles = false
 		e := newFake(cfg)
 		s, _ := mustOpen(t, e)
 		must(t, s.Save(testHardState(1, 1, 20), testEntries(1, 1, 20, 10)))

@@ -1,8 +1,13 @@
 package kvlog
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"math"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.etcd.io/raft/v3"
@@ -19,12 +24,29 @@ var configs = map[string]Config{
 	"lsm":   {Unsynced: true, RangeDelete: true, ChunkBytes: 10},
 	"small": {MaxBatchBytes: 200, MaxBatchOps: 4, DeleteStep: 3, ChunkBytes: 7, ChunksPerBatch: 2},
 	"tiny":  {MaxBatchOps: 1, DeleteStep: 1, ChunkBytes: 16},
+
+	"files":     {DeleteStep: 3, ChunkBytes: 7, ChunksPerBatch: 2, SnapFiles: true},
+	"lsm files": {Unsynced: true, RangeDelete: true, ChunkBytes: 10, SnapFiles: true},
 }
 
 func eachConfig(t *testing.T, f func(t *testing.T, cfg Config)) {
 	for name, cfg := range configs {
-		t.Run(name, func(t *testing.T) { f(t, cfg) })
+		t.Run(name, func(t *testing.T) {
+			cfg.SnapDir = SnapDir(memDir(t))
+			f(t, cfg)
+		})
 	}
+}
+
+// memDir is a directory in memory, where there is such a thing: a sync is for free.
+func memDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "kvlog-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // model is what a storage must hold.
@@ -127,6 +149,18 @@ func sameState(got, want backends.State, commitMayLag bool) error {
 	return nil
 }
 
+func writeFiles(dir string, files map[string]string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "1.snap.tmp"), []byte("half"), 0o600)
+}
+
 // between checks a state that a crash left while old was becoming new: entries
 // that stay are there, and every other one is from the old or the new log, the
 // new ones from the first on without a gap.
@@ -190,8 +224,13 @@ func startable(st backends.State) (err error) {
 // survived, at least those that were synced.
 func TestCrashAfterAnyBatch(t *testing.T) {
 	eachConfig(t, func(t *testing.T, cfg Config) {
+		dir := filepath.Dir(cfg.SnapDir)
 		rapid.Check(t, func(t *rapid.T) {
-			r := &crashRun{t: t, e: newFake(cfg), m: model{hs: testHardState(0, 0, 0)}}
+			var err error
+			if cfg.SnapDir, err = os.MkdirTemp(dir, "snap"); err != nil {
+				t.Fatal(err)
+			}
+			r := &crashRun{t: t, e: newFake(cfg), m: model{hs: testHardState(0, 0, 0)}, mixed: cfg.SnapFiles}
 			r.open()
 			for range rapid.IntRange(1, 25).Draw(t, "steps") {
 				r.step()
@@ -208,9 +247,14 @@ type crashRun struct {
 	e *fakeEngine
 	s *Storage
 	m model
+	// mixed: some lives keep new snapshots in files, and some in the engine.
+	mixed bool
 }
 
 func (r *crashRun) open() {
+	if r.mixed {
+		r.e.cfg.SnapFiles = rapid.Bool().Draw(r.t, "files")
+	}
 	s, st, err := Open("dir", r.e, r.e.cfg)
 	if err != nil {
 		r.t.Fatalf("Open: %v", err)
@@ -250,11 +294,11 @@ func (r *crashRun) step() {
 		}
 		at := r.between(max(base, 1), commit, "at")
 		snap := testSnap(at, m.term(at), int(r.between(0, 40, "size")))
-		r.do(what, m.saveSnap(snap), math.MaxUint64, func() error { return r.s.SaveSnap(snap) })
+		r.do(what, m.saveSnap(snap), math.MaxUint64, func() error { return r.saveSnap(snap) })
 	case "install":
 		at := r.between(commit+1, m.last()+5, "at")
 		snap := testSnap(at, max(hs.GetTerm(), m.term(m.last()))+1, int(r.between(0, 40, "size")))
-		r.do(what, m.saveSnap(snap), math.MaxUint64, func() error { return r.s.SaveSnap(snap) })
+		r.do(what, m.saveSnap(snap), math.MaxUint64, func() error { return r.saveSnap(snap) })
 		r.m.hs = r.m.state().HardState
 	case "release":
 		at := r.between(0, base, "at")
@@ -268,6 +312,18 @@ func (r *crashRun) step() {
 		}
 		r.open()
 	}
+}
+
+// saveSnap saves a snapshot, as a stream or not.
+func (r *crashRun) saveSnap(snap *raftpb.Snapshot) error {
+	if !rapid.Bool().Draw(r.t, "stream") {
+		return r.s.SaveSnap(snap)
+	}
+	staged, err := r.s.StageSnap(snap.GetMetadata(), int64(len(snap.Data)), bytes.NewReader(snap.Data))
+	if err != nil {
+		return err
+	}
+	return staged.Save()
 }
 
 // do makes one call and checks every crash within it and after it.
@@ -296,7 +352,30 @@ func (r *crashRun) do(what string, next model, firstNew uint64, call func() erro
 // crash opens what a crash left, goes on from there, and opens again: what the
 // crash left must not come back.
 func (r *crashRun) crash(n int, check func(backends.State) error) error {
+	for _, files := range r.e.filesAfter(n) {
+		if err := r.crashWith(n, files, check); err != nil {
+			return fmt.Errorf("with the files %q: %w", slices.Sorted(maps.Keys(files)), err)
+		}
+	}
+	return nil
+}
+
+// crashWith is crash where these files are beside the engine, and one that was not
+// finished.
+func (r *crashRun) crashWith(n int, files map[string]string, check func(backends.State) error) error {
 	e := r.e.after(n)
+	if r.mixed {
+		dir, err := os.MkdirTemp(filepath.Dir(r.e.cfg.SnapDir), "crash")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		e.cfg.SnapDir = SnapDir(dir)
+		e.cfg.SnapFiles = n%2 == 0
+		if err := writeFiles(e.cfg.SnapDir, files); err != nil {
+			return err
+		}
+	}
 	s, st, err := Open("dir", e, e.cfg)
 	if err != nil {
 		return fmt.Errorf("Open: %w", err)
@@ -318,6 +397,9 @@ func (r *crashRun) crash(n int, check func(backends.State) error) error {
 	}
 	if err := sameState(st, m.state(), false); err != nil {
 		return fmt.Errorf("after the crash, a Save and a second Open: %w", err)
+	}
+	if left := e.files(); len(left) > 1 {
+		return fmt.Errorf("files are left: %q", slices.Sorted(maps.Keys(left)))
 	}
 	return nil
 }

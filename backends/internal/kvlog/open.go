@@ -97,7 +97,10 @@ func (s *Storage) adopt(st backends.State, f found) error {
 			return err
 		}
 	}
-	return s.deleteInSteps("clean up after a crash", f.garbage)
+	if err := s.deleteInSteps("clean up after a crash", f.garbage); err != nil {
+		return err
+	}
+	return s.settleFiles()
 }
 
 func (s *Storage) readState(f *found) error {
@@ -119,7 +122,7 @@ func (s *Storage) readState(f *found) error {
 // snapshot grows with the chunks that are found.
 const trustedBytes = 256 << 20
 
-// readSnapshot reads the current snapshot and lists the chunks of others.
+// readSnapshot reads the current snapshot and lists the chunks that are not its own.
 func (s *Storage) readSnapshot(f *found) error {
 	err := s.e.Iterate([]byte{snapKey}, []byte{snapKey + 1}, func(key, value []byte) error {
 		if len(key) != 1 {
@@ -159,6 +162,10 @@ func (s *Storage) readSnapshot(f *found) error {
 		return nil
 	})
 	if err != nil || r.metadata == nil {
+		return err
+	}
+	if r.inFile {
+		f.snap, err = s.readFile(r)
 		return err
 	}
 	if chunks != r.chunks() || uint64(len(data)) != r.bytes {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,8 @@ import (
 // gathers concurrent commits (pebble, badger) is left to it. Where it makes one
 // after the other (Config.OneCommit), those that wait become one: the one that has
 // just been made hands the lead to the first that waits, which commits for all.
+//
+// Files of snapshots are in a directory for each group, named by its number.
 type Shared struct {
 	dir       string
 	e         Engine
@@ -69,6 +72,11 @@ func (s *Shared) Group(id uint64) (backends.Storage, backends.State, error) {
 	if err := s.usable(); err != nil {
 		return nil, backends.State{}, err
 	}
+	if s.cfg.SnapFiles {
+		if err := makeDir(s.cfg.SnapDir); err != nil {
+			return nil, backends.State{}, fmt.Errorf("group %d: %w", id, err)
+		}
+	}
 	s.mu.Lock()
 	if s.open[id] {
 		s.mu.Unlock()
@@ -78,7 +86,10 @@ func (s *Shared) Group(id uint64) (backends.Storage, backends.State, error) {
 	s.mu.Unlock()
 	g := &groupEngine{s: s, id: id, prefix: binary.BigEndian.AppendUint64([]byte{groupPrefix}, id)}
 	g.mask = crc32.Checksum(g.prefix, castagnoli)
-	storage, st, err := Open(s.dir, g, s.cfg) // closes g after an error
+	cfg := s.cfg
+	cfg.SnapDir = filepath.Join(cfg.SnapDir, fmt.Sprintf("%016x", id))
+	cfg.failed = func(err error) { s.done(err) }
+	storage, st, err := Open(s.dir, g, cfg) // closes g after an error
 	if err != nil {
 		return nil, backends.State{}, fmt.Errorf("group %d: %w", id, s.openError(s.dir, err))
 	}
@@ -111,7 +122,7 @@ func (s *Shared) usable() error {
 	return nil
 }
 
-// done notes the outcome of a Commit or Sync of the engine.
+// done notes the outcome of a Commit or Sync of the engine, or of a file beside it.
 func (s *Shared) done(err error) error {
 	if err != nil {
 		s.failed.CompareAndSwap(nil, &err)

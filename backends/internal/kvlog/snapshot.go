@@ -21,6 +21,9 @@ func (s *Storage) SaveSnap(snap *raftpb.Snapshot) error {
 	if snap.GetMetadata().GetIndex() < s.current.metadata.GetIndex() {
 		return nil
 	}
+	if s.cfg.SnapFiles {
+		return s.saveFile(snap)
+	}
 	r := s.newGeneration(snap.GetMetadata(), uint64(len(snap.Data)))
 	r.hasData = snap.Data != nil
 	step := s.cfg.ChunksPerBatch * s.cfg.ChunkBytes
@@ -66,7 +69,7 @@ func (w *chunkWriter) save(first uint32, data []byte) error {
 	return w.s.commit(fmt.Sprintf("save snapshot %d", w.r.metadata.GetIndex()), w.ops, true)
 }
 
-// makeCurrent commits the record of a snapshot whose chunks are durable, and cuts
+// makeCurrent commits the record of a snapshot whose Data is durable, and cuts
 // the log where it does not hold the snapshot's entry.
 //
 // A tail that is too long for one batch goes after the record. A crash between
@@ -157,7 +160,7 @@ func (s *Storage) Release(snap *raftpb.Snapshot) error {
 			kept = append(kept, r) // for the next Release, or the next Open
 			continue
 		}
-		if err := s.dropChunks(r); err != nil {
+		if err := s.drop(r); err != nil {
 			s.stale = append(kept, s.stale[i:]...)
 			return err
 		}
@@ -194,6 +197,14 @@ func (s *Storage) releaseEntries(index uint64) error {
 			return err
 		}
 	}
+}
+
+// drop deletes the Data of a snapshot that is not current; snapMu is held.
+func (s *Storage) drop(r snapRecord) error {
+	if r.inFile {
+		return s.dropFile(r)
+	}
+	return s.dropChunks(r)
 }
 
 // dropChunks deletes the chunks of a snapshot that is not current.

@@ -10,12 +10,14 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/internal/snapfile"
 )
 
 var _ backends.SnapshotStreamer = (*Storage)(nil)
 
 // StageSnap implements [backends.SnapshotStreamer]: chunks of a generation that no
-// record names, which Open deletes. It holds no lock while it waits for data.
+// record names, or a file with a temporary name, which Open deletes. It holds no lock
+// while it waits for data.
 func (s *Storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
@@ -23,12 +25,15 @@ func (s *Storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.R
 	if meta.GetIndex() == 0 || size < 0 {
 		return nil, fmt.Errorf("%s: stage a snapshot at index %d with %d bytes", s.dir, meta.GetIndex(), size)
 	}
+	if s.cfg.SnapFiles {
+		return s.stageFile(meta, size, data)
+	}
 	s.snapMu.Lock()
 	r := s.newGeneration(meta, uint64(size))
 	s.snapMu.Unlock()
 	written, err := s.stageChunks(r, data)
 	if err == nil {
-		return &staged{s, r}, nil
+		return &staged{s, r, nil}, nil
 	}
 	err = fmt.Errorf("%s: stage snapshot %d: %w", s.dir, meta.GetIndex(), err)
 	if s.usable() == nil {
@@ -60,27 +65,47 @@ func (s *Storage) stageChunks(r snapRecord, data io.Reader) (written uint64, err
 
 // staged implements [backends.StagedSnap].
 type staged struct {
-	s *Storage
-	r snapRecord
+	s    *Storage
+	r    snapRecord
+	file *snapfile.Staged // nil where Data is in chunks
 }
 
 func (t *staged) Save() error {
 	t.s.snapMu.Lock()
 	defer t.s.snapMu.Unlock()
 	if err := t.s.usable(); err != nil {
-		return err
+		return errors.Join(err, t.discardFile())
 	}
 	if t.r.metadata.GetIndex() < t.s.current.metadata.GetIndex() {
-		return t.s.dropChunks(t.r)
+		return t.drop()
+	}
+	if t.file != nil {
+		if err := t.file.Publish(); err != nil {
+			return t.s.failFile(t.r.metadata, err)
+		}
 	}
 	return t.s.makeCurrent(t.r)
 }
 
 func (t *staged) Discard() error {
 	if err := t.s.usable(); err != nil {
-		return err
+		return errors.Join(err, t.discardFile())
+	}
+	return t.drop()
+}
+
+func (t *staged) drop() error {
+	if t.file != nil {
+		return t.discardFile()
 	}
 	return t.s.dropChunks(t.r)
+}
+
+func (t *staged) discardFile() error {
+	if t.file == nil {
+		return nil
+	}
+	return t.file.Discard()
 }
 
 // OpenSnap implements [backends.SnapshotStreamer]. Each Read looks its chunks up
@@ -92,7 +117,10 @@ func (s *Storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64,
 		return nil, 0, err
 	}
 	for _, r := range append([]snapRecord{s.current}, s.stale...) {
-		if m := r.metadata; m != nil && m.GetIndex() == meta.GetIndex() && m.GetTerm() == meta.GetTerm() {
+		if r.is(meta) && r.inFile {
+			return s.openFile(r)
+		}
+		if r.is(meta) {
 			s.pins.add(r.gen, 1)
 			return &chunkReader{s: s, r: r}, int64(r.bytes), nil
 		}
