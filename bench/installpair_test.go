@@ -35,7 +35,8 @@ const (
 	// holds memory and speed against their limits; without, it only sees that an
 	// install between two processes works.
 	installStateEnv = "RAFTBENCH_INSTALL_MIB"
-	// installBackendEnv is whose storage; default raw.
+	// installBackendEnv is whose storage, with settings as in --backends, such as
+	// pebble[snapshot=file]; default raw.
 	installBackendEnv = "RAFTBENCH_INSTALL_BACKEND"
 	// installSideEnv makes this process one side of it.
 	installSideEnv = "RAFTBENCH_TEST_INSTALL_SIDE"
@@ -348,10 +349,15 @@ func runInstallSide(text string) (err error) {
 
 // start opens and starts a node; the first has the state.
 func (s *installSide) start(id uint64) (backends.Storage, error) {
-	b, err := all.Lookup(s.Backend)
+	name, params, err := backends.ParseName(s.Backend)
 	if err != nil {
 		return nil, err
 	}
+	b, err := all.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	b = b.With(params)
 	dir := filepath.Join(s.Dir, fmt.Sprint("node-", id))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
