@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -38,6 +39,7 @@ const (
 	kvMagic      = "rbkv0001"
 	kvHeaderSize = 32
 	kvItemHeader = 12
+	encodeStep   = 256 << 10          // of a state, after which others may run: some 50 µs
 	chainPrime   = 0x9E3779B97F4A7C15 // 2^64 ÷ golden ratio: spreads consecutive indexes
 )
 
@@ -159,9 +161,14 @@ func appendItemHeader(b []byte, key uint64, size int) []byte {
 
 func (kv *KV) encode() []byte {
 	out := kv.appendHeader(make([]byte, 0, kv.encodedSize()))
+	yielded := 0
 	for key, data := range kv.values {
 		if data != nil {
 			out = append(appendItemHeader(out, uint64(key), len(data)), data...)
+		}
+		if len(out)-yielded >= encodeStep {
+			runtime.Gosched()
+			yielded = len(out)
 		}
 	}
 	return binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
