@@ -15,7 +15,8 @@
 //
 // loop.go holds the loop of the synchronous kind, async.go the one that uses
 // raft's AsyncStorageWrites; apply.go is the other side of the apply channel;
-// snapshot.go creates snapshots and compacts; propose.go gathers proposals;
+// rawnode.go drives raft without a goroutine of its own; snapshot.go creates
+// snapshots and compacts; propose.go gathers proposals;
 // read.go serves linearizable reads; messages.go decides what is sent.
 //
 // A storage that fails stops its node with the error (fail-stop): the node
