@@ -44,7 +44,7 @@ harness: ## what recording costs on mem, and whether the generator keeps its sch
 fuzz: ## each fuzz target for a minute
 	@scripts/fuzz 60s
 
-torture: ## fifty rounds of partitions, kills and slow links for each loop, judged by porcupine
+torture: ## fifty rounds of partitions, kills and slow links for each loop and way to drive raft, judged by porcupine
 	RAFTBENCH_TORTURE=50 $(GO) test -count=1 -parallel 6 -run 'TestTorture$$' -v -timeout 60m ./node/torture
 
 soak: ## kill a cluster on every engine twenty times; shared stores; snapshots in files; a thousand power cuts

@@ -13,7 +13,7 @@
 //
 // The faults and the operations of a round follow from its seed; what the
 // scheduler does between them does not. A few short rounds are part of every test
-// run. `make torture` makes fifty long ones for each loop:
+// run. `make torture` makes fifty long ones for each loop and way to drive raft:
 //
 //	RAFTBENCH_TORTURE=50 go test ./node/torture -run 'TestTorture$' -v
 //	RAFTBENCH_TORTURE_SEED=17 go test ./node/torture -run 'TestTorture$/async' -v -count 20
