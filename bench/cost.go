@@ -28,6 +28,7 @@ type usageNow struct {
 
 func (c *cluster) usage() *usageNow {
 	u := &usageNow{logical: c.o.logical.Load()}
+	u.device, u.devErr = env.DeviceWritten(c.one.RunDir) // before CPU time: it reads files
 	if m, err := env.RSS(); err == nil {
 		u.peak = m.Peak
 	}
@@ -35,7 +36,6 @@ func (c *cluster) usage() *usageNow {
 	runtime.ReadMemStats(&u.mem)
 	u.cpu, u.cpuErr = env.CPUTime()
 	u.io, u.ioErr = env.ProcIO()
-	u.device, u.devErr = env.DeviceWritten(c.one.RunDir)
 	u.network, u.counted = c.sent()
 	return u
 }

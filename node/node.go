@@ -153,7 +153,7 @@ type Node struct {
 	cfg       Config
 	raft      raft.Node
 	raw       *rawNode        // the same, where it is driven as RaftRawNode; else nil
-	readied   <-chan struct{} // of raw; nil
+	readied   <-chan struct{} // of raw; nil, so that it is never ready, where there is none
 	log       logStore
 	transport Transport
 	heartbeat *contention.TimeoutDetector // guarded by the loop

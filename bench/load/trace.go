@@ -163,6 +163,7 @@ func (w *worker) batched(ctx context.Context) error {
 	w.slots = make([]slot, w.g.cfg.Clients)
 	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
 	defer timeouts.Stop()
+	defer w.recordAll()
 	w.busy.Add(1) // the replay itself: between two batches there is more to come
 	for nth := uint32(0); ; nth++ {
 		now := w.g.Now()
@@ -179,6 +180,7 @@ func (w *worker) batched(ctx context.Context) error {
 		if err := w.flush(ctx); err != nil {
 			return err
 		}
+		w.recordAll() // the batch before
 		if err := w.await(ctx, n, timeouts.C); err != nil {
 			return nil // the load was stopped
 		}
@@ -187,7 +189,6 @@ func (w *worker) batched(ctx context.Context) error {
 
 // await returns when n operations are done or timed out.
 func (w *worker) await(ctx context.Context, n int, timeouts <-chan time.Time) error {
-	defer w.recordAll()
 	for n > 0 {
 		select {
 		case <-w.wake:

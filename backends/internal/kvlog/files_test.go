@@ -21,6 +21,17 @@ func withFiles(t *testing.T) *fakeEngine {
 	return newFake(Config{ChunkBytes: 10, SnapFiles: true, SnapDir: SnapDir(memDir(t))})
 }
 
+// withTwoFiles has entries 1 to 9, and snapshots at 3 and at 7, which is current.
+func withTwoFiles(t *testing.T) (*fakeEngine, *Storage) {
+	t.Helper()
+	e := withFiles(t)
+	s, _ := mustOpen(t, e)
+	must(t, s.Save(testHardState(1, 1, 9), testEntries(1, 1, 9, 10)))
+	must(t, s.SaveSnap(testSnap(3, 1, 100)))
+	must(t, s.SaveSnap(testSnap(7, 1, 100)))
+	return e, s
+}
+
 func (e *fakeEngine) wantFiles(t *testing.T, want ...string) {
 	t.Helper()
 	if got := slices.Sorted(maps.Keys(e.files())); !slices.Equal(got, want) {
@@ -89,11 +100,7 @@ func TestFileOrEngine(t *testing.T) {
 // or not, and goes.
 func TestFilesOfACrash(t *testing.T) {
 	for _, files := range []bool{true, false} {
-		e := withFiles(t)
-		s, _ := mustOpen(t, e)
-		must(t, s.Save(testHardState(1, 1, 9), testEntries(1, 1, 9, 10)))
-		must(t, s.SaveSnap(testSnap(3, 1, 100)))
-		must(t, s.SaveSnap(testSnap(7, 1, 100)))
+		e, _ := withTwoFiles(t)
 		crashed := e.after(2) // the file of the second is there, its record is not
 		must(t, os.WriteFile(filepath.Join(e.cfg.SnapDir, "1.snap.tmp"), []byte("half"), 0o600))
 		must(t, os.Mkdir(filepath.Join(e.cfg.SnapDir, "0000000000000007"), 0o700)) // of a group
@@ -128,11 +135,7 @@ func TestFileIsDamaged(t *testing.T) {
 		},
 	} {
 		for _, files := range []bool{true, false} {
-			e := withFiles(t)
-			s, _ := mustOpen(t, e)
-			must(t, s.Save(testHardState(1, 1, 9), testEntries(1, 1, 9, 10)))
-			must(t, s.SaveSnap(testSnap(3, 1, 100)))
-			must(t, s.SaveSnap(testSnap(7, 1, 100)))
+			e, s := withTwoFiles(t)
 			must(t, s.Close())
 			path := filepath.Join(e.cfg.SnapDir, fileName(1, 7))
 			must(t, spoil(path))
