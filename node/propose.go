@@ -10,8 +10,8 @@ import (
 // Propose queues payloads to be appended to the log, in order. It blocks only
 // while the queue is full, and, with [RaftRawNode], for as long as raft computes.
 // A proposal may be lost without notice (no leader, a change of leader); who needs
-// to know waits for it to be applied. The payloads become the node's and must not
-// be changed.
+// to know waits for it to be applied. Until then a payload is the node's and must
+// not be changed; the log has a copy of its own.
 func (n *Node) Propose(ctx context.Context, payloads ...[]byte) error {
 	select {
 	case <-n.stopc:

@@ -211,6 +211,28 @@ func TestRemovedHoldsBack(t *testing.T) {
 	}
 }
 
+// TestLogHasItsOwn: raft's log keeps a copy of what is proposed. Who proposes may use
+// the memory again once the entry is applied, and the load generator does: should a
+// later raft stop copying, it must stop too.
+func TestLogHasItsOwn(t *testing.T) {
+	for _, kind := range []RaftKind{RaftNode, RaftRawNode} {
+		t.Run(string(kind), func(t *testing.T) {
+			d := startDriven(t, kind, 1, 2, 3)
+			d.lead()
+			payload := []byte("before")
+			d.step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), Entries: []*raftpb.Entry{{Data: payload}}})
+			for {
+				if ents := d.handle().Entries; len(ents) > 0 && string(ents[len(ents)-1].GetData()) == "before" {
+					if &ents[len(ents)-1].GetData()[0] == &payload[0] {
+						t.Error("the entry in the log is in the proposer's memory")
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
 // TestRawNodeStops: after Stop every call returns, those that wait included.
 func TestRawNodeStops(t *testing.T) {
 	d := startDriven(t, RaftRawNode, 1, 2, 3)

@@ -14,8 +14,8 @@ import (
 
 // Target takes operations. Both calls may block while it is overloaded.
 type Target interface {
-	// Propose hands over the payloads of new operations, which become the
-	// target's.
+	// Propose hands over the payloads of new operations. Each is the target's until
+	// its operation is reported done; then the generator fills it again.
 	Propose(ctx context.Context, payloads [][]byte) error
 	// Read begins a linearizable read for each id.
 	Read(ctx context.Context, ids []uint64) error
@@ -87,6 +87,7 @@ type slot struct {
 	read       bool
 	intended   time.Duration
 	sent       time.Duration
+	payload    []byte // of the write before, done: to be filled again
 }
 
 type worker struct {
@@ -290,7 +291,8 @@ func (w *worker) begin(s uint32, intended, sent time.Duration) {
 	if sl.read {
 		w.readIDs = append(w.readIDs, w.id(s))
 	} else {
-		w.payloads = append(w.payloads, w.g.cfg.Payloads.Make(w.id(s)))
+		sl.payload = w.g.cfg.Payloads.Fill(sl.payload, w.id(s))
+		w.payloads = append(w.payloads, sl.payload)
 	}
 }
 
@@ -515,6 +517,7 @@ func (w *worker) expire(now time.Duration, freed func(uint32)) {
 		sl := &w.slots[s]
 		if sl.inFlight && now-sl.sent > w.g.cfg.Timeout {
 			sl.inFlight = false
+			sl.payload = nil // may still be on its way
 			w.fail(sl)
 			freed(uint32(s))
 			w.busy.Add(-1)

@@ -92,9 +92,16 @@ func (p *Payloads) Mean() int {
 func (p *Payloads) Key(id uint64) uint64 { return mix(id+p.seed) % p.keys }
 
 // Make returns a fresh payload, which the caller owns.
-func (p *Payloads) Make(id uint64) []byte {
+func (p *Payloads) Make(id uint64) []byte { return p.Fill(nil, id) }
+
+// Fill is Make in the memory of buf, if that is large enough; buf is not to be used
+// any more.
+func (p *Payloads) Fill(buf []byte, id uint64) []byte {
 	size, body := p.body(id)
-	out := append(make([]byte, 0, size), p.pool[body-HeaderSize:body-HeaderSize+size]...)
+	if cap(buf) < size {
+		buf = make([]byte, 0, size)
+	}
+	out := append(buf[:0], p.pool[body-HeaderSize:body-HeaderSize+size]...)
 	p.finish(id, out)
 	return out
 }
