@@ -45,18 +45,18 @@ func mustRun(t *testing.T, spec Spec) *result.Result {
 
 func TestRunEveryLoopAndLoad(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
-		"ready":     func(*Spec) {},
-		"async":     func(s *Spec) { s.Loop = node.LoopAsync },
-		"rawnode":   func(s *Spec) { s.Raft = node.RaftRawNode },
-		"raw async": func(s *Spec) { s.Raft, s.Loop = node.RaftRawNode, node.LoopAsync },
-		"one node":  func(s *Spec) { s.Nodes = 1 },
-		"five":      func(s *Spec) { s.Nodes = 5 },
-		"open":      func(s *Spec) { s.Load = Open(500) },
-		"poisson":   func(s *Spec) { s.Load = Load{Kind: LoadPoisson, Rate: 500} },
-		"reads":     func(s *Spec) { s.ReadRatio = 0.5 },
-		"range":     func(s *Spec) { s.ValueSize, s.ValueSizeMax = 16, 4096 },
-		"snapshots": func(s *Spec) { s.SnapshotEntries, s.CatchUpEntries = 200, 50 },
-		"codec":     func(s *Spec) { s.Transport = "mem+codec" },
+		"ready":      func(*Spec) {},
+		"async":      func(s *Spec) { s.Loop = node.LoopAsync },
+		"raft.Node":  func(s *Spec) { s.Raft = node.RaftNode },
+		"node async": func(s *Spec) { s.Raft, s.Loop = node.RaftNode, node.LoopAsync },
+		"one node":   func(s *Spec) { s.Nodes = 1 },
+		"five":       func(s *Spec) { s.Nodes = 5 },
+		"open":       func(s *Spec) { s.Load = Open(500) },
+		"poisson":    func(s *Spec) { s.Load = Load{Kind: LoadPoisson, Rate: 500} },
+		"reads":      func(s *Spec) { s.ReadRatio = 0.5 },
+		"range":      func(s *Spec) { s.ValueSize, s.ValueSizeMax = 16, 4096 },
+		"snapshots":  func(s *Spec) { s.SnapshotEntries, s.CatchUpEntries = 200, 50 },
+		"codec":      func(s *Spec) { s.Transport = "mem+codec" },
 		"one by one": func(s *Spec) {
 			s.Batch = 1
 		},

@@ -26,7 +26,7 @@ type Spec struct {
 	Transport string        // default "mem"
 	Networks  Networks      `json:"-"` // how transports are made; default [DefaultNetworks]
 	Loop      node.LoopKind // default ready
-	Raft      node.RaftKind // how raft is driven; default node
+	Raft      node.RaftKind // how raft is driven; default rawnode
 	Nodes     int           // 1 to 9; default 3
 	Placement Placement     // where the nodes run; default in-process, the others need RunOne
 	Batch     int           // most proposals in one MsgProp; default 512
@@ -436,7 +436,7 @@ func (s *Spec) defaults() {
 		s.Loop = node.LoopReady
 	}
 	if s.Raft == "" {
-		s.Raft = node.RaftNode
+		s.Raft = node.RaftRawNode
 	}
 	if s.Snapshots == "" {
 		s.Snapshots = node.SnapshotStream

@@ -72,7 +72,7 @@ type Config struct {
 	Network      Network
 
 	Loop           LoopKind      // default LoopReady
-	Raft           RaftKind      // default RaftNode
+	Raft           RaftKind      // default RaftRawNode
 	Tick           time.Duration // heartbeat interval; default 100 ms
 	ElectionTicks  int           // default 10
 	HeartbeatTicks int           // default 1
@@ -261,7 +261,7 @@ func (cfg *Config) fill() error {
 		cfg.Loop = LoopReady
 	}
 	if cfg.Raft == "" {
-		cfg.Raft = RaftNode
+		cfg.Raft = RaftRawNode
 	}
 	if cfg.Tick == 0 {
 		cfg.Tick = 100 * time.Millisecond

@@ -97,7 +97,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+"; a list runs each (default mem; grpc where nodes are processes)")
 	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own; a list runs each")
 	fl.StringVar(&f.loop, "loop", "ready", "ready (etcd's loop) or async (AsyncStorageWrites); a list runs each")
-	fl.StringVar(&f.raft, "raft", "node", "node (raft.Node, on a goroutine of its own) or rawnode (raft.RawNode: who has a message steps it); a list runs each")
+	fl.StringVar(&f.raft, "raft", "rawnode", "rawnode (raft.RawNode: who has a message steps it) or node (raft.Node, on a goroutine of its own, as in etcd); a list runs each")
 	fl.StringVar(&f.hosts, "hosts", "", "agents that run the nodes, each on its machine: a:7400,b:7400,c:7400; see 'raftbench agent'")
 	fl.StringVar(&f.tls, "tls", "", "with --hosts: directory with ca.crt, coordinator.crt and coordinator.key")
 	fl.StringVar(&f.tokenFile, "token-file", "", "with --hosts: file with the secret that the agents have, too")
