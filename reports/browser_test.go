@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -83,6 +84,8 @@ func openTab(t *testing.T, ctx context.Context, url string, width int64, scripts
 	call(p, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !scripts})
 	// A page that scrolls smoothly would be clicked where it no longer is.
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}})
+	// Tabs are open side by side, and only one window can have the focus.
+	call(p, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
 	p.run(chromedp.EmulateViewport(width, 900), chromedp.Navigate(url))
 	t.Cleanup(func() {
 		p.mu.Lock()
@@ -162,6 +165,24 @@ func (p *tab) do(js string) {
 	eval[chromedp.Void](p, js)
 }
 
+// at runs a part of a test with the page that is open, at another width: to load a
+// page takes longer than most of what is looked at on it.
+func (p *tab) at(width int64, name string, check func()) {
+	p.Helper()
+	whole := p.T
+	defer func() { p.T = whole }()
+	whole.Run(name, func(t *testing.T) {
+		p.T = t
+		p.run(chromedp.EmulateViewport(width, 900))
+		for deadline := time.Now().Add(patience); eval[int64](p, `() => innerWidth`) != width; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the window does not become %d px wide", width)
+			}
+		}
+		check()
+	})
+}
+
 // click presses the mouse on the first element that a CSS selector finds.
 func (p *tab) click(selector string) {
 	p.Helper()
@@ -183,22 +204,61 @@ func (p *tab) texts(selector string) []string {
 // savePage writes results as a page and returns its address.
 func savePage(t *testing.T, rs ...*result.Result) string {
 	t.Helper()
+	var page bytes.Buffer
+	if err := HTML(&page, rs...); err != nil {
+		t.Fatal(err)
+	}
+	return saveHTML(t, page.Bytes())
+}
+
+func saveHTML(t *testing.T, page []byte) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), ReportFile)
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := HTML(f, rs...); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
+	if err := os.WriteFile(path, page, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return "file://" + path
 }
 
+// pages are those that several tests open.
+var pages kept[[]byte]
+
+// keptPage is like savePage for results that more than one test shows, unchanged:
+// the name says which.
+func keptPage(t *testing.T, name string, of func() []*result.Result) string {
+	t.Helper()
+	return saveHTML(t, pages.get(name, func() []byte {
+		var page bytes.Buffer
+		if err := HTML(&page, of()...); err != nil {
+			t.Fatal(err)
+		}
+		return page.Bytes()
+	}))
+}
+
+func samplePage(t *testing.T) string {
+	t.Helper()
+	return keptPage(t, "sample", func() []*result.Result { return []*result.Result{sample(t, defaultSample())} })
+}
+
+func fullPage(t *testing.T, n int) string {
+	t.Helper()
+	return keptPage(t, fmt.Sprintf("full %d", n), func() []*result.Result { return []*result.Result{fullSample(t, n, 7)} })
+}
+
+func realPage(t *testing.T, pattern string) string {
+	t.Helper()
+	return keptPage(t, "real "+pattern, func() []*result.Result { return realResults(t, pattern) })
+}
+
 // fullSample is a suite that has something to show in every section.
 func fullSample(t testing.TB, n, blocks int) *result.Result {
+	t.Helper()
+	return keptResult(fmt.Sprintf("full %d %d", n, blocks), func() *result.Result { return makeFullSample(t, n, blocks) })
+}
+
+func makeFullSample(t testing.TB, n, blocks int) *result.Result {
+	t.Helper()
 	spec := defaultSample()
 	spec.engines, spec.blocks = engines[:n], blocks
 	r := sample(t, spec)
@@ -215,7 +275,8 @@ func fullSample(t testing.TB, n, blocks int) *result.Result {
 	return r
 }
 
-// TestPage opens pages in a real browser.
+// TestPage opens pages in a real browser: one for all of them, each page in a window
+// of its own, and as many at a time as tests may run.
 func TestPage(t *testing.T) {
 	ctx := browser(t)
 	for _, c := range []struct {
@@ -226,7 +287,10 @@ func TestPage(t *testing.T) {
 		{"baseline", testPageBaseline}, {"hash", testPageHash}, {"hover", testPageHover}, {"download", testPageDownload},
 		{"print", testPagePrint}, {"real results", testPageReal}, {"real controls", testPageRealControls}, {"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, ctx) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.test(t, ctx)
+		})
 	}
 }
 
@@ -272,23 +336,29 @@ func (p *tab) checkLayout() {
 	}
 }
 
+// widths are those of a phone, of a laptop and of a desk, in CSS pixels.
+var widths = []int64{360, 1280, 1920}
+
 func testPageLayout(t *testing.T, ctx context.Context) {
 	for _, n := range []int{1, 2, 7, 14} {
-		url := savePage(t, fullSample(t, n, 7))
-		for _, width := range []int64{360, 1280, 1920} {
-			for _, scripts := range []bool{true, false} {
-				if n != 7 && !scripts {
-					continue // the drawings are the same
-				}
-				t.Run(fmt.Sprintf("%d backends %d px scripts %v", n, width, scripts), func(t *testing.T) {
-					p := openTab(t, ctx, url, width, scripts)
-					p.checkLayout()
-					p.checkSections()
-					p.checkFigures()
-					p.do(`() => { document.documentElement.dataset.scale = "lin" }`)
-					p.checkLayout()
-				})
+		for _, scripts := range []bool{true, false} {
+			if n != 7 && !scripts {
+				continue // the drawings are the same
 			}
+			t.Run(fmt.Sprintf("%d backends scripts %v", n, scripts), func(t *testing.T) {
+				t.Parallel()
+				p := openTab(t, ctx, fullPage(t, n), widths[0], scripts)
+				for _, width := range widths {
+					p.at(width, fmt.Sprintf("%d px", width), func() {
+						p.checkLayout()
+						p.checkSections()
+						p.checkFigures()
+						scale := eval[string](p, `() => { const was = document.documentElement.dataset.scale || ""; document.documentElement.dataset.scale = "lin"; return was }`)
+						p.checkLayout()
+						p.do(fmt.Sprintf(`() => { document.documentElement.dataset.scale = %q }`, scale))
+					})
+				}
+			})
 		}
 	}
 }
@@ -352,7 +422,7 @@ func (p *tab) checkFigures() {
 }
 
 func testPageWithoutScripts(t *testing.T, ctx context.Context) {
-	p := openTab(t, ctx, savePage(t, fullSample(t, 6, 7)), 1280, false)
+	p := openTab(t, ctx, fullPage(t, 6), 1280, false)
 	if eval[bool](p, `() => !document.querySelector(".bar-top").hidden`) {
 		t.Error("controls that do nothing are shown")
 	}
@@ -373,7 +443,7 @@ func testPageWithoutScripts(t *testing.T, ctx context.Context) {
 }
 
 func testPageSorting(t *testing.T, ctx context.Context) {
-	p := openTab(t, ctx, savePage(t, sample(t, defaultSample())), 1280, true)
+	p := openTab(t, ctx, samplePage(t), 1280, true)
 	names := func() []string { return p.texts(".board tbody .nm") }
 	ranked := names()
 	p.head("ops/s")
@@ -398,7 +468,7 @@ func testPageSorting(t *testing.T, ctx context.Context) {
 }
 
 func testPageFilter(t *testing.T, ctx context.Context) {
-	p := openTab(t, ctx, savePage(t, sample(t, defaultSample())), 1280, true)
+	p := openTab(t, ctx, samplePage(t), 1280, true)
 	visible := `() => [...document.querySelectorAll('main [data-b="1"]')].filter(e => e.getClientRects().length).length`
 	before := eval[int](p, visible)
 	p.click(".pick summary")
@@ -427,7 +497,7 @@ func (p *tab) choose(id, value string) {
 
 func testPageBaseline(t *testing.T, ctx context.Context) {
 	r := sample(t, defaultSample())
-	p := openTab(t, ctx, savePage(t, r), 1280, true)
+	p := openTab(t, ctx, samplePage(t), 1280, true)
 	if got := p.texts(".board tbody .against .v"); got[0] != "baseline" {
 		t.Fatalf("against etcd-wal: %q", got)
 	}
@@ -463,7 +533,7 @@ func testPageBaseline(t *testing.T, ctx context.Context) {
 }
 
 func testPageHash(t *testing.T, ctx context.Context) {
-	url := savePage(t, fullSample(t, 6, 7))
+	url := fullPage(t, 6)
 	p := openTab(t, ctx, url, 1280, true)
 	p.choose("#theme", "dark")
 	p.choose("#scale", "lin")
@@ -500,7 +570,7 @@ func testPageHash(t *testing.T, ctx context.Context) {
 }
 
 func testPageHover(t *testing.T, ctx context.Context) {
-	p := openTab(t, ctx, savePage(t, sample(t, defaultSample())), 1280, true)
+	p := openTab(t, ctx, samplePage(t), 1280, true)
 	at := eval[struct{ X, Y float64 }](p, `async () => {
 		const l = [...document.querySelectorAll("#percentiles .wide.log g[data-n=bbolt] .l")][0];
 		l.scrollIntoView({ block: "center", behavior: "instant" });
@@ -517,7 +587,7 @@ func testPageHover(t *testing.T, ctx context.Context) {
 
 func testPageDownload(t *testing.T, ctx context.Context) {
 	r := sample(t, defaultSample())
-	p := openTab(t, ctx, savePage(t, r), 1280, true)
+	p := openTab(t, ctx, samplePage(t), 1280, true)
 	text := eval[string](p, `async () => {
 		const a = document.querySelector("a.data");
 		const bytes = Uint8Array.from(atob(a.href.slice(a.href.indexOf(",") + 1)), c => c.charCodeAt(0));
@@ -535,7 +605,7 @@ func testPageDownload(t *testing.T, ctx context.Context) {
 // testPagePrint looks at the page as it is printed on A4, which is as wide as a
 // small window: the drawings for a wide page are there, the controls are not.
 func testPagePrint(t *testing.T, ctx context.Context) {
-	p := openTab(t, ctx, savePage(t, fullSample(t, 6, 7)), 718, true)
+	p := openTab(t, ctx, fullPage(t, 6), 718, true)
 	p.choose("#theme", "dark")
 	p.choose("#scale", "log")
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"})
@@ -612,22 +682,25 @@ func testPageHostile(t *testing.T, ctx context.Context) {
 
 // testPageAccessibility reads what a screen reader would, and measures contrast.
 func testPageAccessibility(t *testing.T, ctx context.Context) {
-	url := savePage(t, fullSample(t, 14, 7))
-	for _, theme := range []string{"light", "dark"} {
-		t.Run(theme, func(t *testing.T) {
-			p := openTab(t, ctx, url, 1280, true)
-			p.choose("#theme", theme)
-			p.do(`() => { for (const d of document.querySelectorAll("details")) d.open = true }`)
-			p.checkContrast()
-			if theme == "light" {
-				p.checkTree()
-				p.checkHeadings()
-				p.checkTables()
-			}
-		})
-	}
+	t.Run("themes", func(t *testing.T) {
+		t.Parallel()
+		p := openTab(t, ctx, fullPage(t, 14), 1280, true)
+		p.do(`() => { for (const d of document.querySelectorAll("details")) d.open = true }`)
+		for _, theme := range []string{"dark", "light"} { // a page whose tree was read is slow to change
+			p.at(1280, theme, func() {
+				p.choose("#theme", theme)
+				p.checkContrast()
+				if theme == "light" {
+					p.checkTree()
+					p.checkHeadings()
+					p.checkTables()
+				}
+			})
+		}
+	})
 	t.Run("focus", func(t *testing.T) {
-		openTab(t, ctx, savePage(t, fullSample(t, 2, 7)), 1280, true).checkFocus()
+		t.Parallel()
+		openTab(t, ctx, fullPage(t, 2), 1280, true).checkFocus()
 	})
 }
 
@@ -750,7 +823,14 @@ const contrastJS = `() => {
 	const rgb = s => (s.match(/[\d.]+/g) || []).map(Number);
 	const lum = c => { const f = c.slice(0, 3).map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 }); return .2126 * f[0] + .7152 * f[1] + .0722 * f[2] };
 	const ratio = (a, b) => { const x = lum(a), y = lum(b); return (Math.max(x, y) + .05) / (Math.min(x, y) + .05) };
-	const behind = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > 0)) return c } return [255, 255, 255] };
+	const seenBehind = new Map([[null, [255, 255, 255]]]); // texts stand before what their neighbours stand before
+	const behind = e => {
+		if (!seenBehind.has(e)) {
+			const c = rgb(getComputedStyle(e).backgroundColor);
+			seenBehind.set(e, c.length && (c.length < 4 || c[3] > 0) ? c : behind(e.parentElement));
+		}
+		return seenBehind.get(e);
+	};
 	const bad = new Set();
 	let seen = 0;
 	const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -790,28 +870,29 @@ func (p *tab) checkContrast() {
 // package has made up: every engine, and every workload and load beside propose.
 // testdata/real/README.md says how they were made.
 func testPageReal(t *testing.T, ctx context.Context) {
-	engines := realResults(t, "engines.json.gz")
-	all := realResults(t, "*.json.gz")
-	for name, url := range map[string]string{"engines": savePage(t, engines...), "all": savePage(t, all...)} {
-		for _, width := range []int64{360, 1280, 1920} {
-			for _, scripts := range []bool{true, false} {
-				t.Run(fmt.Sprintf("%s %d px scripts %v", name, width, scripts), func(t *testing.T) {
-					p := openTab(t, ctx, url, width, scripts)
-					p.checkLayout()
-					p.checkSections()
-					p.checkFigures()
-					if empty := p.texts("section > .empty"); name == "all" && len(empty) > 0 {
-						t.Errorf("sections that have nothing to show: %q", empty)
-					}
-				})
-			}
+	for _, c := range []struct{ name, pattern string }{{"engines", "engines.json.gz"}, {"all", "*.json.gz"}} {
+		for _, scripts := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s scripts %v", c.name, scripts), func(t *testing.T) {
+				t.Parallel()
+				p := openTab(t, ctx, realPage(t, c.pattern), widths[0], scripts)
+				for _, width := range widths {
+					p.at(width, fmt.Sprintf("%d px", width), func() {
+						p.checkLayout()
+						p.checkSections()
+						p.checkFigures()
+						if empty := p.texts("section > .empty"); c.name == "all" && len(empty) > 0 {
+							p.Errorf("sections that have nothing to show: %q", empty)
+						}
+					})
+				}
+			})
 		}
 	}
 }
 
 // testPageRealControls uses every control of the page of a measured result.
 func testPageRealControls(t *testing.T, ctx context.Context) {
-	p := openTab(t, ctx, savePage(t, realResults(t, "engines.json.gz")...), 1280, true)
+	p := openTab(t, ctx, realPage(t, "engines.json.gz"), 1280, true)
 	column := func() []float64 {
 		return eval[[]float64](p, `() => [...document.querySelectorAll(".board tbody tr")].map(r => +r.cells[2].dataset.v)`)
 	}

@@ -5,7 +5,9 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,8 +59,79 @@ func defaultSample() sampleSpec {
 	return sampleSpec{engines: engines[:6], blocks: 10, seconds: 6, seed: 1, load: result.Load{Kind: "closed", Clients: 64}}
 }
 
-// sample makes a result as bench would write it, with compare.
+// kept makes a value at its first use and keeps it for the tests that come later.
+type kept[V any] struct{ made sync.Map }
+
+func (k *kept[V]) get(key string, build func() V) V {
+	type entry struct {
+		sync.Mutex
+		done  bool
+		value V
+	}
+	e, _ := k.made.LoadOrStore(key, new(entry))
+	at := e.(*entry)
+	at.Lock()
+	defer at.Unlock() // also where build ends the test
+	if !at.done {
+		at.value, at.done = build(), true
+	}
+	return at.value
+}
+
+// results are what keptResult has made.
+var results kept[*result.Result]
+
+// keptResult is a copy of a result that is made only once: to draw histograms and to
+// compare runs takes longer than most of what tests look at, under the race detector
+// above all. A test may change its copy.
+func keptResult(key string, build func() *result.Result) *result.Result {
+	return copyOf(reflect.ValueOf(results.get(key, build))).Interface().(*result.Result)
+}
+
+// copyOf copies v and all that it points to.
+func copyOf(v reflect.Value) reflect.Value {
+	out := reflect.New(v.Type()).Elem()
+	out.Set(v)
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			out.Set(reflect.New(v.Type().Elem()))
+			out.Elem().Set(copyOf(v.Elem()))
+		}
+	case reflect.Map:
+		if !v.IsNil() {
+			out.Set(reflect.MakeMapWithSize(v.Type(), v.Len()))
+			for key, value := range v.Seq2() {
+				out.SetMapIndex(key, copyOf(value))
+			}
+		}
+	case reflect.Slice:
+		if !v.IsNil() {
+			out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+			reflect.Copy(out, v)
+			if !v.Type().Elem().Comparable() || v.Type().Elem().Kind() == reflect.Struct || v.Type().Elem().Kind() == reflect.Pointer {
+				for i := range v.Len() {
+					out.Index(i).Set(copyOf(v.Index(i)))
+				}
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if f := out.Field(i); f.CanSet() { // those of a time are not to be set, and hold nothing that changes
+				f.Set(copyOf(v.Field(i)))
+			}
+		}
+	}
+	return out
+}
+
+// sample is a result as bench would write it, with compare.
 func sample(t testing.TB, spec sampleSpec) *result.Result {
+	t.Helper()
+	return keptResult(fmt.Sprintf("%+v", spec), func() *result.Result { return makeSample(t, spec) })
+}
+
+func makeSample(t testing.TB, spec sampleSpec) *result.Result {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(spec.seed, 7))
 	start := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
