@@ -31,6 +31,7 @@ func agedSample(t *testing.T, verdicts map[string][3]result.Comparison) *result.
 }
 
 func TestAged(t *testing.T) {
+	t.Parallel()
 	grows := result.Comparison{Ratio: 1.5, Lo: 1.3, Hi: 1.8, PHolm: 0.004, Verdict: stats.Slower}
 	stays := result.Comparison{Ratio: 1, Lo: 0.98, Hi: 1.02, PHolm: 0.9, Verdict: stats.Equivalent}
 	unsure := result.Comparison{Ratio: 1.2, Lo: 0.7, Hi: 1.9, PHolm: 0.4, Verdict: stats.Inconclusive}

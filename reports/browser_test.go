@@ -204,11 +204,16 @@ func (p *tab) texts(selector string) []string {
 // savePage writes results as a page and returns its address.
 func savePage(t *testing.T, rs ...*result.Result) string {
 	t.Helper()
+	return saveHTML(t, htmlOf(t, rs...))
+}
+
+func htmlOf(t *testing.T, rs ...*result.Result) []byte {
+	t.Helper()
 	var page bytes.Buffer
 	if err := HTML(&page, rs...); err != nil {
 		t.Fatal(err)
 	}
-	return saveHTML(t, page.Bytes())
+	return page.Bytes()
 }
 
 func saveHTML(t *testing.T, page []byte) string {
@@ -227,13 +232,7 @@ var pages kept[[]byte]
 // the name says which.
 func keptPage(t *testing.T, name string, of func() []*result.Result) string {
 	t.Helper()
-	return saveHTML(t, pages.get(name, func() []byte {
-		var page bytes.Buffer
-		if err := HTML(&page, of()...); err != nil {
-			t.Fatal(err)
-		}
-		return page.Bytes()
-	}))
+	return saveHTML(t, pages.get(name, func() []byte { return htmlOf(t, of()...) }))
 }
 
 func samplePage(t *testing.T) string {
@@ -278,6 +277,7 @@ func makeFullSample(t testing.TB, n, blocks int) *result.Result {
 // TestPage opens pages in a real browser: one for all of them, each page in a window
 // of its own, and as many at a time as tests may run.
 func TestPage(t *testing.T) {
+	t.Parallel()
 	ctx := browser(t)
 	for _, c := range []struct {
 		name string
@@ -390,12 +390,11 @@ func (p *tab) checkSections() {
 const figuresJS = `() => {
 	const figure = /(?<![\w.,=[\-])\d[\d.,]*(?:×|[ \u00a0](?:%|ns|µs|ms|s|B|[KMGT]iB|ops\/s)(?!\w))?/g;
 	const out = { Seen: 0, Broken: [] };
-	const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), r = document.createRange();
 	for (let n; n = walk.nextNode();) {
 		const e = n.parentElement;
-		if (!e.getClientRects().length || e.closest("script,style,svg,pre,code,dd,option,.tip")) continue;
+		if (!/\d/.test(n.data) || !e.getClientRects().length || e.closest("script,style,svg,pre,code,dd,option,.tip")) continue;
 		for (const m of n.textContent.matchAll(figure)) {
-			const r = document.createRange();
 			r.setStart(n, m.index);
 			r.setEnd(n, m.index + m[0].length);
 			const tops = [...r.getClientRects()].filter(b => b.width).map(b => b.bottom);
@@ -561,6 +560,7 @@ func testPageHash(t *testing.T, ctx context.Context) {
 		t.Errorf("the page of %s: %+v", hash, state)
 	}
 	// What is no state of ours is ignored.
+	url = samplePage(t)
 	for _, bad := range []string{"#nowhere&base=99&hide=x.1e9&scale=cube&theme=neon&sort=9.9.descending", "#<script>&base=%00", "#%E0%A4%A"} {
 		p := openTab(t, ctx, url+bad, 1280, true)
 		if got := p.texts(".board thead .basename"); got[0] != "etcd-wal" {
@@ -636,18 +636,23 @@ func testPagePrint(t *testing.T, ctx context.Context) {
 func testPageMachines(t *testing.T, ctx context.Context) {
 	laptop, server := fullSample(t, 6, 7), sample(t, defaultSample())
 	server.ID, server.Env.Hostname, server.Env.Device = "server", "server", "sda"
-	url := savePage(t, laptop, server)
+	p := openTab(t, ctx, savePage(t, laptop, server), 360, true)
 	for _, width := range []int64{360, 1280} {
-		p := openTab(t, ctx, url, width, true)
-		p.checkLayout()
-		if got := p.texts("article h2.big"); len(got) != 2 {
-			t.Errorf("%d verdicts: %q", len(got), got)
-		}
-		p.choose("#baseline", "1")
-		if got := p.texts(".board thead .basename"); len(got) < 2 || got[0] != "bbolt" {
-			t.Errorf("baselines %q", got)
-		}
-		p.checkHeadings()
+		p.at(width, fmt.Sprintf("%d px", width), func() {
+			p.checkLayout()
+			if got := p.texts("article h2.big"); len(got) != 2 {
+				p.Errorf("%d verdicts: %q", len(got), got)
+			}
+			p.choose("#baseline", "1")
+			if got := p.texts(".board thead .basename"); len(got) < 2 || got[0] != "bbolt" {
+				p.Errorf("baselines %q", got)
+			}
+			p.checkHeadings()
+			p.choose("#baseline", "0")
+			if got := p.texts(".board thead .basename"); len(got) < 2 || got[0] != "etcd-wal" {
+				p.Errorf("baselines, back at the first: %q", got)
+			}
+		})
 	}
 }
 
@@ -665,9 +670,15 @@ func testPageCompare(t *testing.T, ctx context.Context) {
 	}
 }
 
+// hostilePage is the page of hostile.
+func hostilePage(t *testing.T) []byte {
+	t.Helper()
+	return pages.get("hostile", func() []byte { return htmlOf(t, hostile(t)) })
+}
+
 // testPageHostile opens a page whose every text attacks: it stays a page.
 func testPageHostile(t *testing.T, ctx context.Context) {
-	p := openTab(t, ctx, savePage(t, hostile(t)), 1280, true)
+	p := openTab(t, ctx, saveHTML(t, hostilePage(t)), 1280, true)
 	got := eval[struct {
 		Title         string
 		Scripts, Imgs int
@@ -704,35 +715,61 @@ func testPageAccessibility(t *testing.T, ctx context.Context) {
 	})
 }
 
+// axNode is the part of a node of the accessibility tree that is looked at: there
+// are a hundred thousand of them, most of which is of no use here.
+type axNode struct {
+	NodeID     string  `json:"nodeId"`
+	Ignored    bool    `json:"ignored"`
+	Role       axValue `json:"role"`
+	Name       axValue `json:"name"`
+	Properties []struct {
+		Name  accessibility.PropertyName `json:"name"`
+		Value axValue                    `json:"value"`
+	} `json:"properties"`
+}
+
+type axValue struct {
+	Value any `json:"value"`
+}
+
+func (v axValue) String() string {
+	if v.Value == nil {
+		return ""
+	}
+	return fmt.Sprint(v.Value)
+}
+
+var axTree = cdp.Command[accessibility.GetFullAXTreeParams, struct {
+	Nodes []axNode `json:"nodes"`
+}]{Method: accessibility.CommandGetFullAXTree}
+
 // checkTree demands a name of everything that a reader meets or uses.
 func (p *tab) checkTree() {
 	p.Helper()
-	nodes := call(p, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{}).Nodes
-	value := func(v *accessibility.Value) string {
-		if v == nil {
-			return ""
-		}
-		return strings.Trim(string(v.Value), `"`)
-	}
+	nodes := call(p, axTree, accessibility.GetFullAXTreeParams{}).Nodes
 	named := []string{"button", "link", "combobox", "checkbox", "image", "img", "region", "table", "navigation", "group", "heading", "columnheader", "rowheader", "DisclosureTriangle"}
 	count := map[string]int{}
-	focusable := func(n *accessibility.Node) bool {
-		return slices.ContainsFunc(n.Properties, func(p *accessibility.Property) bool {
-			return p.Name == accessibility.PropertyNameFocusable && value(p.Value) == "true"
-		})
+	focusable := func(n *axNode) bool {
+		for i := range n.Properties {
+			if p := &n.Properties[i]; p.Name == accessibility.PropertyNameFocusable {
+				return p.Value.String() == "true"
+			}
+		}
+		return false
 	}
 	reached := 0
-	for _, n := range nodes {
-		role := value(n.Role)
+	for i := range nodes {
+		n := &nodes[i]
 		if n.Ignored {
 			continue
 		}
+		role := n.Role.String()
 		count[role]++
 		interactive := focusable(n) && role != "RootWebArea"
 		if interactive {
 			reached++
 		}
-		if (interactive || slices.Contains(named, role)) && value(n.Name) == "" && role != "group" {
+		if (interactive || slices.Contains(named, role)) && n.Name.String() == "" && role != "group" {
 			p.Errorf("a %s has no name (node %s)", role, n.NodeID)
 		}
 	}

@@ -92,6 +92,7 @@ func TestPercentileIsExact(t *testing.T) {
 
 // TestMergedIsSaidWhereItIsSo: without histograms the percentiles are one run's.
 func TestMergedIsSaidWhereItIsSo(t *testing.T) {
+	t.Parallel()
 	r := sample(t, defaultSample())
 	const merged, one = "histograms of", "histograms were not kept"
 	if s := section(t, "percentiles", r); !strings.Contains(s, merged) || strings.Contains(s, one) {
@@ -107,6 +108,7 @@ func TestMergedIsSaidWhereItIsSo(t *testing.T) {
 
 // TestBarsHaveOneScale: what keeps nothing has no bar beside those of what does.
 func TestBarsHaveOneScale(t *testing.T) {
+	t.Parallel()
 	r := sample(t, defaultSample())
 	bars := func() map[string]int {
 		b, sc := scenarioOf(r)
@@ -140,6 +142,7 @@ func TestTheLastSecondCounts(t *testing.T) {
 
 // TestTimeAxesAreOne: all panels over time show the same seconds.
 func TestTimeAxesAreOne(t *testing.T) {
+	t.Parallel()
 	r := sample(t, defaultSample())
 	short := &r.Runs[0]
 	short.Series = short.Series[:len(short.Series)-2]
@@ -155,6 +158,7 @@ func TestTimeAxesAreOne(t *testing.T) {
 // TestDiskMovesWithTheRuns: where the disk becomes faster its row goes the way that
 // faster runs go.
 func TestDiskMovesWithTheRuns(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		load result.Load
 		up   bool
@@ -241,6 +245,7 @@ func TestMachineWarnings(t *testing.T) {
 // TestTheDiskDoesNotFlattenTheRuns: a disk that moved much more than the runs has a
 // scale of its own.
 func TestTheDiskDoesNotFlattenTheRuns(t *testing.T) {
+	t.Parallel()
 	for _, factor := range []time.Duration{1, 5} {
 		r := sample(t, defaultSample())
 		for i := range r.Calibration {
@@ -257,6 +262,7 @@ func TestTheDiskDoesNotFlattenTheRuns(t *testing.T) {
 // TestDurationIsSaid: how long a run was measured stands with its options, and the
 // modules do not stand between machine and options.
 func TestDurationIsSaid(t *testing.T) {
+	t.Parallel()
 	r := sample(t, defaultSample())
 	about := section(t, "about", r)
 	if !strings.Contains(about, " runs of ") || !strings.Contains(about, "go.etcd.io/bbolt") {

@@ -34,6 +34,7 @@ func realResults(t testing.TB, pattern string) []*result.Result {
 // it, that it survives being written and read, and that it belongs to one machine
 // and build, so that one page can show all of it.
 func TestRealResults(t *testing.T) {
+	t.Parallel()
 	all := realResults(t, "*.json.gz")
 	if groups := Merge(all); len(groups) != 1 {
 		t.Errorf("%d environments", len(groups))

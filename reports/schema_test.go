@@ -209,6 +209,7 @@ func validate(t testing.TB, s *jsonschema.Schema, data []byte) error {
 // TestSchemaAccepts checks what is written, by hand and by RAFTBENCH_RESULTS, a
 // list of results of real runs.
 func TestSchemaAccepts(t *testing.T) {
+	t.Parallel()
 	s := compileSchema(t)
 	for name, r := range map[string]*result.Result{
 		"sample": sample(t, defaultSample()), "full": fullSample(t, 6, 3), "plain": plain(3, map[string]float64{"bbolt": 9000}, "bbolt"),

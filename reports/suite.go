@@ -424,6 +424,10 @@ func (sc *scenario) engines() (synced, unsynced []*row) {
 func (sc *scenario) ranked() []*row {
 	m := sc.primary()
 	out := slices.Clone(sc.rows)
+	figures := make(map[*row]summary, len(out))
+	for _, rw := range out {
+		figures[rw] = rw.of(m)
+	}
 	class := func(rw *row) int {
 		c := 0
 		if rw.durability == "none" {
@@ -438,7 +442,7 @@ func (sc *scenario) ranked() []*row {
 		if d := class(a) - class(b); d != 0 {
 			return d
 		}
-		return ahead(m, a.of(m), b.of(m))
+		return ahead(m, figures[a], figures[b])
 	})
 	return out
 }

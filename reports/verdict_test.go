@@ -66,6 +66,7 @@ func plain(blocks int, ops map[string]float64, order ...string) *result.Result {
 // TestVerdict holds the sentence and what stands under it for every kind of
 // outcome.
 func TestVerdict(t *testing.T) {
+	t.Parallel()
 	four := map[string]float64{"etcd-wal": 26000, "pebble": 19500, "badger": 14000, "bbolt": 9300, "raw": 29000, "mem": 121000}
 	all := []string{"etcd-wal", "bbolt", "badger", "pebble", "raw", "mem"}
 	each := func(r *result.Result, backend string, change func(*result.Run)) *result.Result {

@@ -77,15 +77,38 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// tables writes r as Table does, any number of times: the comparisons, which take
+// most of its time and are the same at every width, are made once.
+func tables(r *result.Result) func(width int) string {
+	s := newSite([]*result.Result{r})
+	joined := s.joined()
+	return func(width int) string {
+		t := &tableWriter{TableOptions: TableOptions{Width: width}}
+		for i, sc := range joined {
+			if i > 0 {
+				t.line("")
+			}
+			t.scenario(sc)
+		}
+		t.verdict(s.headline().judge())
+		return t.b.String()
+	}
+}
+
 // TestTableFits tries every width, down to where a single column does not fit.
 func TestTableFits(t *testing.T) {
+	t.Parallel()
 	r := fullSample(t, 14, 6)
+	table := tables(r)
+	var b bytes.Buffer
+	if err := Table(&b, r, TableOptions{Width: 100}); err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != table(100) {
+		t.Errorf("what is measured here is not what Table writes:\n%s", table(100))
+	}
 	for width := 40; width <= 240; width += 5 {
-		var b bytes.Buffer
-		if err := Table(&b, r, TableOptions{Width: width}); err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(b.String()) {
+		for line := range strings.Lines(table(width)) {
 			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > width {
 				t.Errorf("width %d: %d columns: %q", width, n, line)
 			}
@@ -225,6 +248,7 @@ func TestBenchstat(t *testing.T) {
 }
 
 func TestCompareTable(t *testing.T) {
+	t.Parallel()
 	r := sample(t, defaultSample())
 	var b bytes.Buffer
 	if err := CompareTable(&b, r.Comparisons, TableOptions{Width: 100}); err != nil {
@@ -280,6 +304,7 @@ func TestMerge(t *testing.T) {
 const pageBudget = 1_500_000
 
 func TestPageSize(t *testing.T) {
+	t.Parallel()
 	spec := defaultSample()
 	spec.engines, spec.blocks, spec.seconds = engines, 20, 61
 	var b bytes.Buffer
