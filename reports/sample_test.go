@@ -85,43 +85,71 @@ var results kept[*result.Result]
 // compare runs takes longer than most of what tests look at, under the race detector
 // above all. A test may change its copy.
 func keptResult(key string, build func() *result.Result) *result.Result {
-	return copyOf(reflect.ValueOf(results.get(key, build))).Interface().(*result.Result)
+	r := results.get(key, build)
+	own(reflect.ValueOf(&r).Elem())
+	return r
 }
 
-// copyOf copies v and all that it points to.
-func copyOf(v reflect.Value) reflect.Value {
-	out := reflect.New(v.Type()).Elem()
-	out.Set(v)
+// own gives v a copy of all that it points to.
+func own(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
-			out.Set(reflect.New(v.Type().Elem()))
-			out.Elem().Set(copyOf(v.Elem()))
+			to := reflect.New(v.Type().Elem())
+			to.Elem().Set(v.Elem())
+			v.Set(to)
+			own(to.Elem())
 		}
 	case reflect.Map:
 		if !v.IsNil() {
-			out.Set(reflect.MakeMapWithSize(v.Type(), v.Len()))
+			to := reflect.MakeMapWithSize(v.Type(), v.Len())
 			for key, value := range v.Seq2() {
-				out.SetMapIndex(key, copyOf(value))
+				one := reflect.New(value.Type()).Elem()
+				one.Set(value)
+				own(one)
+				to.SetMapIndex(key, one)
 			}
+			v.Set(to)
 		}
 	case reflect.Slice:
-		if !v.IsNil() {
-			out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
-			reflect.Copy(out, v)
-			if !v.Type().Elem().Comparable() || v.Type().Elem().Kind() == reflect.Struct || v.Type().Elem().Kind() == reflect.Pointer {
-				for i := range v.Len() {
-					out.Index(i).Set(copyOf(v.Index(i)))
-				}
+		if v.IsNil() {
+			return
+		}
+		to := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(to, v)
+		v.Set(to)
+		if refers(v.Type().Elem()) {
+			for i := range to.Len() {
+				own(to.Index(i))
 			}
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if f := out.Field(i); f.CanSet() { // those of a time are not to be set, and hold nothing that changes
-				f.Set(copyOf(v.Field(i)))
+			if f := v.Field(i); f.CanSet() && refers(f.Type()) {
+				own(f)
 			}
 		}
 	}
+}
+
+// referring is what refers has found: it is asked for every field of every run.
+var referring sync.Map // reflect.Type → bool
+
+// refers reports whether values of a type point to something that can be changed.
+func refers(t reflect.Type) bool {
+	if known, ok := referring.Load(t); ok {
+		return known.(bool)
+	}
+	out := false
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		out = true
+	case reflect.Struct:
+		for i := range t.NumField() {
+			out = out || t.Field(i).IsExported() && refers(t.Field(i).Type)
+		}
+	}
+	referring.Store(t, out)
 	return out
 }
 

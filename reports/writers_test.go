@@ -98,7 +98,7 @@ func tables(r *result.Result) func(width int) string {
 // TestTableFits tries every width, down to where a single column does not fit.
 func TestTableFits(t *testing.T) {
 	t.Parallel()
-	r := fullSample(t, 14, 6)
+	r := fullSample(t, 14, 7)
 	table := tables(r)
 	var b bytes.Buffer
 	if err := Table(&b, r, TableOptions{Width: 100}); err != nil {
