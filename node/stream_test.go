@@ -25,8 +25,11 @@ func (k *keptStreams) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data 
 	if err == nil && int64(len(b)) != size {
 		err = fmt.Errorf("%d bytes, announced were %d", len(b), size)
 	}
+	if err != nil { // as where the node stops meanwhile: nothing is staged
+		return nil, err
+	}
 	k.staged.Add(1)
-	return &keptStaged{k, &raftpb.Snapshot{Metadata: meta, Data: b}}, err
+	return &keptStaged{k, &raftpb.Snapshot{Metadata: meta, Data: b}}, nil
 }
 
 type keptStaged struct {
