@@ -215,9 +215,7 @@ func machineGaps(d, atLeast time.Duration) (share float64, longest time.Duration
 	var taken time.Duration
 	var wg sync.WaitGroup
 	for range runtime.NumCPU() {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			runtime.LockOSThread() // ends with the goroutine
 			var mine, worst time.Duration
 			start := time.Now()
@@ -231,7 +229,7 @@ func machineGaps(d, atLeast time.Duration) (share float64, longest time.Duration
 			mu.Lock()
 			taken, longest = taken+mine, max(longest, worst)
 			mu.Unlock()
-		}()
+		})
 	}
 	wg.Wait()
 	return float64(taken) / float64(d) / float64(runtime.NumCPU()), longest
