@@ -68,6 +68,8 @@ type Generator struct {
 	failed   atomic.Int64
 	started  atomic.Bool // workers is complete
 	err      atomic.Pointer[error]
+
+	timersOnly bool // of the runtime, which tests replace; no clock of the system's
 }
 
 // Ids are worker (8 bits) · slot (24 bits) · generation (32 bits), so that an
@@ -359,14 +361,15 @@ func (w *worker) closed(ctx context.Context, clients int) error {
 // open sends on a schedule that does not depend on the answers.
 func (w *worker) open(ctx context.Context) error {
 	next := w.g.Now()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	alarm := newAlarm(!w.g.timersOnly)
+	defer alarm.close()
 	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
 	defer timeouts.Stop()
 	defer w.recordAll()
+	pause := w.g.pause()
 	for {
 		now := w.g.Now()
-		for next <= now && int(w.busy.Load()) < w.g.cfg.MaxInFlight && w.g.sending(next) {
+		for next <= now && w.hasRoom() && w.g.sending(next) {
 			w.begin(w.slot(), next, now)
 			next += w.gap()
 		}
@@ -376,12 +379,14 @@ func (w *worker) open(ctx context.Context) error {
 		if !w.recordSome(recordStep) {
 			continue // first look whether the next one is due
 		}
-		timer.Reset(max(next-w.g.Now(), 0))
-		if !w.g.sending(next) {
-			timer.Stop()
+		if w.g.sending(next) && w.hasRoom() {
+			alarm.set(max(next-w.g.Now(), pause))
+		} else {
+			alarm.stop() // room comes with an answer
 		}
 		select {
-		case <-timer.C:
+		case <-alarm.timer.C:
+		case <-alarm.rings():
 		case <-w.wake:
 			for _, d := range w.take() {
 				if s, ok := w.complete(d); ok {
@@ -401,6 +406,26 @@ func (w *worker) open(ctx context.Context) error {
 func (g *Generator) sending(t time.Duration) bool {
 	to := g.to.Load()
 	return to == 0 || int64(t) <= to
+}
+
+// hasRoom reports whether an open loop may have one more operation in flight.
+func (w *worker) hasRoom() bool { return int(w.busy.Load()) < w.g.cfg.MaxInFlight }
+
+// An open loop of more than fastRate operations a second waits for fastPause, or for an
+// answer, after it has sent something, and then sends together what is due: one by one
+// each operation would wake the node, which lacks the CPU that this takes, and answers
+// later by more than the pause.
+const (
+	fastRate  = 40_000
+	fastPause = 50 * time.Microsecond
+)
+
+// pause is the shortest time for which an open loop waits for its schedule.
+func (g *Generator) pause() time.Duration {
+	if g.cfg.Rate > fastRate {
+		return fastPause
+	}
+	return 0
 }
 
 func (w *worker) gap() time.Duration {

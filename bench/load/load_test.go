@@ -151,6 +151,7 @@ func driveUntil(t *testing.T, cfg Config, target Target, answers *immediate, eno
 		if err != nil {
 			t.Fatal(err)
 		}
+		g.timersOnly = true
 		answers.start(g)
 		g.Start(context.Background(), time.Now())
 		time.Sleep(serviceTime)

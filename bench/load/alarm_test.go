@@ -1,0 +1,173 @@
+package load
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/raftbench/raftbench/bench/result"
+)
+
+// TestAlarm: the clock rings by itself, and not early, each time that it is set, and not
+// where it was stopped, or where the time is too short for it.
+func TestAlarm(t *testing.T) {
+	a := newAlarm(true)
+	defer a.close()
+	if a.clock == nil {
+		t.Skip("this system has no clock that is a file")
+	}
+	const d = 2 * time.Millisecond
+	for range 3 {
+		start := time.Now()
+		a.set(d)
+		a.timer.Stop() // not the one to ring
+		select {
+		case <-a.rings():
+		case <-time.After(time.Minute):
+			t.Fatal("the clock does not ring")
+		}
+		if took := time.Since(start); took < d {
+			t.Errorf("the clock rings after %v instead of %v", took, d)
+		}
+	}
+	silent := func(what string) {
+		t.Helper()
+		select {
+		case <-a.rings():
+			t.Error("the clock rings though " + what)
+		case <-time.After(5 * d):
+		}
+	}
+	a.set(d)
+	a.stop()
+	silent("it was stopped")
+	a.set(clockMin - 1)
+	silent("the time is too short for it")
+}
+
+// TestAlarmWithoutClock: where the system gives no clock the timer does all.
+func TestAlarmWithoutClock(t *testing.T) {
+	a := newAlarm(false)
+	defer a.close()
+	a.set(clockMin)
+	select {
+	case <-a.timer.C:
+	case <-a.rings():
+		t.Error("a clock rings that is not there")
+	case <-time.After(time.Minute):
+		t.Error("the timer does not fire")
+	}
+	a.set(time.Hour)
+	a.stop()
+}
+
+// counting answers nothing, and counts what it is given.
+type counting struct {
+	*immediate
+	calls, ops atomic.Int64
+}
+
+func (c *counting) Propose(ctx context.Context, ps [][]byte) error {
+	c.calls.Add(1)
+	c.ops.Add(int64(len(ps)))
+	return nil
+}
+
+// sendFor runs an open loop against a target that does not answer.
+func sendFor(t *testing.T, cfg Config, d time.Duration) (calls, ops int64) {
+	t.Helper()
+	cfg.Payloads = payloads(t, 64, 64)
+	synctest.Test(t, func(t *testing.T) {
+		target := &counting{}
+		g, err := NewGenerator(cfg, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.timersOnly = true
+		g.Start(t.Context(), time.Now())
+		time.Sleep(d)
+		synctest.Wait()
+		calls, ops = target.calls.Load(), target.ops.Load()
+		if err := g.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return calls, ops
+}
+
+// TestFastLoopSendsTogether: a slow open loop sends every operation when it is due, a
+// fast one all that fell due within the pause.
+func TestFastLoopSendsTogether(t *testing.T) {
+	const d = 10 * time.Millisecond
+	for _, tc := range []struct{ rate, perCall float64 }{
+		{1000, 1}, {fastRate, 1}, {5 * fastRate, 5 * fastRate * fastPause.Seconds()},
+	} {
+		calls, ops := sendFor(t, Config{Rate: tc.rate, Seed: 1}, d)
+		if want := tc.rate * d.Seconds(); float64(ops) < want-tc.perCall || float64(ops) > want+1 {
+			t.Errorf("at %v a second %d operations are sent in %v, want %v", tc.rate, ops, d, want)
+		}
+		if got := float64(ops) / float64(calls); got < 0.9*tc.perCall || got > 1.1*tc.perCall {
+			t.Errorf("at %v a second %v operations are sent together, want %v", tc.rate, got, tc.perCall)
+		}
+	}
+}
+
+// TestFullLoopSleeps: an open loop that may send no more before an answer comes waits for
+// it, and does not look at the clock until then.
+func TestFullLoopSleeps(t *testing.T) {
+	calls, ops := sendFor(t, Config{Rate: 1000, Seed: 1, MaxInFlight: 3}, 100*time.Millisecond)
+	if calls != 3 || ops != 3 {
+		t.Errorf("%d operations in %d calls, want the 3 that may be in flight", ops, calls)
+	}
+}
+
+// lagOf is the lag of an open loop of 1,000 operations a second on an idle machine, by
+// the machine's own time.
+func lagOf(t testing.TB, timersOnly bool, operations int) result.Latency {
+	t.Helper()
+	target := &immediate{}
+	g, err := NewGenerator(Config{Rate: 1000, Seed: 1, Payloads: payloads(t, 64, 64)}, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.timersOnly = timersOnly
+	target.start(g)
+	g.Start(t.Context(), time.Now())
+	g.Measure()
+	for end := g.Now() + time.Duration(operations)*time.Millisecond; g.Now() < end; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	g.EndMeasure()
+	for g.Pending() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := g.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	target.close()
+	var run result.Run
+	g.Fill(&run)
+	return run.Lag
+}
+
+// TestOpenLoopWithClock: an open loop sends by the clock as it does by timers. How well
+// it keeps its schedule is what BenchmarkLag tells.
+func TestOpenLoopWithClock(t *testing.T) {
+	if lag := lagOf(t, false, 100); lag.Count < 50 {
+		t.Errorf("%d operations in at least 100 ms at 1,000 a second", lag.Count)
+	}
+}
+
+// BenchmarkLag is how late an open loop is on an idle machine, with and without a clock
+// of the system's.
+func BenchmarkLag(b *testing.B) {
+	for _, timersOnly := range []bool{false, true} {
+		b.Run(map[bool]string{false: "clock", true: "timers"}[timersOnly], func(b *testing.B) {
+			lag := lagOf(b, timersOnly, b.N)
+			b.ReportMetric(float64(lag.P50.Nanoseconds()), "lag-p50-ns")
+			b.ReportMetric(float64(lag.P99.Nanoseconds()), "lag-p99-ns")
+		})
+	}
+}
