@@ -30,7 +30,7 @@ func TestFaults(t *testing.T) {
 
 func playFaults(t *testing.T, timeline string) {
 	spec := quick(t, raw.Backend)
-	spec.Load, spec.Duration, spec.NoCalibrate, spec.Faults = Open(300), 4*time.Second, true, timeline
+	spec.Load, spec.Duration, spec.NoCalibrate, spec.timersOnly, spec.Faults = Open(300), 4*time.Second, true, true, timeline
 	run := mustRun(t, spec).Runs[0]
 	f := run.Faults
 	if f == nil || f.Timeline != timeline || len(f.Events) != 2 || f.Before <= 0 || f.Stall <= 0 {

@@ -281,7 +281,7 @@ func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
 	g, err := load.NewGenerator(load.Config{
 		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: c.one.ReadRatio,
 		Seed: c.one.Seed, Payloads: c.payloads, Timeout: c.one.Timeout, FirstWorker: firstWorker, Off: c.one.NoRecorders,
-		Batches: l.Kind == LoadTrace, Observe: observe,
+		Batches: l.Kind == LoadTrace, Observe: observe, TimersOnly: c.one.timersOnly,
 	}, c.target())
 	if err != nil {
 		return nil, err

@@ -220,7 +220,7 @@ func TestSearchOfStorage(t *testing.T) { synctest.Test(t, searchOfStorage) }
 func searchOfStorage(t *testing.T) {
 	const rate = 500
 	spec := quick(t, limited("limited", rate))
-	spec.Nodes, spec.NoCalibrate, spec.Duration = 1, true, 400*time.Millisecond
+	spec.Nodes, spec.NoCalibrate, spec.Duration, spec.timersOnly = 1, true, 400*time.Millisecond, true
 	spec.Load = Load{Kind: LoadSearch, Metric: "p50", SLO: 200 * time.Millisecond}
 	res := mustRun(t, spec)
 	if len(res.Searches) != 1 || res.Searches[0].Rate > rate*1.1 || res.Searches[0].Rate < rate/1.1 {

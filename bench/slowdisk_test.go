@@ -100,7 +100,7 @@ func TestStall(t *testing.T) { synctest.Test(t, stallRun) }
 
 func stallRun(t *testing.T) {
 	spec := quick(t, raw.Backend)
-	spec.Load, spec.NoCalibrate = Open(300), true // a closed loop would let no time pass
+	spec.Load, spec.NoCalibrate, spec.timersOnly = Open(300), true, true // a closed loop would let no time pass
 	spec.Nodes, spec.SlowDisk, spec.Duration = 1, SlowDisk{Role: RoleLeader, Stall: 300 * time.Millisecond, Every: 500 * time.Millisecond}, time.Second
 	r := mustRun(t, spec).Runs[0]
 	stalls := 0

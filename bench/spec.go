@@ -72,6 +72,8 @@ type Spec struct {
 	NoSnapshots  bool // propose: leave the snapshot install at the end out
 	CalibrateFor time.Duration
 
+	timersOnly bool // see load.Config
+
 	// Faults is a timeline of network faults and of nodes that are killed and started,
 	// counted from the start of measuring; see node/transport/faulty for its grammar.
 	Faults string

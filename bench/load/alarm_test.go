@@ -78,14 +78,13 @@ func (c *counting) Propose(ctx context.Context, ps [][]byte) error {
 // sendFor runs an open loop against a target that does not answer.
 func sendFor(t *testing.T, cfg Config, d time.Duration) (calls, ops int64) {
 	t.Helper()
-	cfg.Payloads = payloads(t, 64, 64)
+	cfg.Payloads, cfg.TimersOnly = payloads(t, 64, 64), true
 	synctest.Test(t, func(t *testing.T) {
 		target := &counting{}
 		g, err := NewGenerator(cfg, target)
 		if err != nil {
 			t.Fatal(err)
 		}
-		g.timersOnly = true
 		g.Start(t.Context(), time.Now())
 		time.Sleep(d)
 		synctest.Wait()
@@ -128,11 +127,10 @@ func TestFullLoopSleeps(t *testing.T) {
 func lagOf(t testing.TB, timersOnly bool, operations int) result.Latency {
 	t.Helper()
 	target := &immediate{}
-	g, err := NewGenerator(Config{Rate: 1000, Seed: 1, Payloads: payloads(t, 64, 64)}, target)
+	g, err := NewGenerator(Config{Rate: 1000, Seed: 1, Payloads: payloads(t, 64, 64), TimersOnly: timersOnly}, target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.timersOnly = timersOnly
 	target.start(g)
 	g.Start(t.Context(), time.Now())
 	g.Measure()

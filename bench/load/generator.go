@@ -49,6 +49,9 @@ type Config struct {
 	FirstWorker int
 	// Off switches every recorder off, to measure what recording costs.
 	Off bool
+	// TimersOnly has an open loop wait by the runtime's timers alone, which are late
+	// where the machine idles, but which a test can set forward (testing/synctest).
+	TimersOnly bool
 	// Observe, if set, is told the response time of every operation that succeeds,
 	// whether measured or not, on several goroutines.
 	Observe func(response time.Duration)
@@ -68,8 +71,6 @@ type Generator struct {
 	failed   atomic.Int64
 	started  atomic.Bool // workers is complete
 	err      atomic.Pointer[error]
-
-	timersOnly bool // of the runtime, which tests replace; no clock of the system's
 }
 
 // Ids are worker (8 bits) · slot (24 bits) · generation (32 bits), so that an
@@ -361,7 +362,7 @@ func (w *worker) closed(ctx context.Context, clients int) error {
 // open sends on a schedule that does not depend on the answers.
 func (w *worker) open(ctx context.Context) error {
 	next := w.g.Now()
-	alarm := newAlarm(!w.g.timersOnly)
+	alarm := newAlarm(!w.g.cfg.TimersOnly)
 	defer alarm.close()
 	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
 	defer timeouts.Stop()

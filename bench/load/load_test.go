@@ -146,12 +146,12 @@ func drive(t *testing.T, cfg Config, target *immediate, d time.Duration) result.
 // machine slows, and returns what was recorded.
 func driveUntil(t *testing.T, cfg Config, target Target, answers *immediate, enough func() bool) (run result.Run) {
 	t.Helper()
+	cfg.TimersOnly = true
 	synctest.Test(t, func(t *testing.T) {
 		g, err := NewGenerator(cfg, target)
 		if err != nil {
 			t.Fatal(err)
 		}
-		g.timersOnly = true
 		answers.start(g)
 		g.Start(context.Background(), time.Now())
 		time.Sleep(serviceTime)
