@@ -55,6 +55,14 @@ func (c *cluster) every() []*cluster {
 	return []*cluster{c}
 }
 
+// elections is how many were won by nodes of this process so far, in all groups.
+func (c *cluster) elections() (n int64) {
+	for _, g := range c.every() {
+		n += g.o.elections.Load()
+	}
+	return n
+}
+
 // member is one node with what is under and above it.
 type member struct {
 	id      uint64
@@ -155,7 +163,11 @@ func (c *cluster) startMember(m *member) error {
 		Trace: &node.Trace{
 			Committed: m.state.committed,
 			Leader: func(_ uint64, isLeader bool) {
-				if isLeader && !c.elsewhere {
+				if !isLeader {
+					return
+				}
+				c.o.elections.Add(1)
+				if !c.elsewhere {
 					c.o.proposer.Store(m)
 					c.o.elected(m.id)
 				}

@@ -19,6 +19,7 @@ type usageNow struct {
 	devErr  error
 	mem     runtime.MemStats
 	logical int64
+	won     int64 // elections
 	network node.TransportStats
 	counted bool // the transport counts what it sends
 
@@ -27,7 +28,7 @@ type usageNow struct {
 }
 
 func (c *cluster) usage() *usageNow {
-	u := &usageNow{logical: c.o.logical.Load()}
+	u := &usageNow{logical: c.o.logical.Load(), won: c.elections()}
 	u.device, u.devErr = env.DeviceWritten(c.one.RunDir) // before CPU time: it reads files
 	if m, err := env.RSS(); err == nil {
 		u.peak = m.Peak

@@ -27,6 +27,8 @@ type observer struct {
 	watch    Watcher // may be nil
 	off      bool    // record nothing but what was acknowledged, to measure what recording costs
 
+	elections atomic.Int64 // that a node here won
+
 	mu     sync.Mutex
 	events []result.Event // nodes that became leader, and stalls of the slow disk
 }

@@ -219,31 +219,34 @@ func mergeSyncs(run *result.Run, parts []Part) error {
 	return nil
 }
 
-// Outcome is what the nodes of one process counted over the whole run, and what
-// their files occupy at its end.
+// Outcome is what the nodes of one process counted, and what their files occupy at
+// the end.
 type Outcome struct {
-	LeaderChanges  int64 // that a node of it saw, the first election (of the first group) included
-	LateHeartbeats int64
+	// Elections are those that a node of it won in the measured time; where nothing is
+	// measured but snapshot installs, after the first one. They are not what a node
+	// counts as changes of leader: one that was cut off loses sight of the leader, and
+	// finds the same one again.
+	Elections      int64
+	LateHeartbeats int64  // over the whole run
 	Disk           *int64 // bytes that the files occupy; nil where it is not known
 	Live           int64  // bytes that must be kept: the state and the entries after the snapshot
 }
 
 func (c *cluster) outcome() Outcome {
 	var o Outcome
+	if c.before != nil && c.after != nil {
+		o.Elections = c.after.won - c.before.won
+	} else {
+		o.Elections = max(c.elections()-int64(len(c.every())), 0)
+	}
 	var disk int64
 	known := c.one.Backend.Durability != backends.None
-	for i, g := range c.every() {
-		most := int64(0)
+	for _, g := range c.every() {
 		for _, m := range g.members {
 			st := m.node.Status()
 			o.LateHeartbeats += st.LateHeartbeats
-			most = max(most, st.LeaderChanges)
 			o.Live += m.state.Bytes() + int64(st.Applied-st.Snapshot)*int64(c.payloads.Mean())
 		}
-		if i > 0 {
-			most = max(most-1, 0) // its first election is none either
-		}
-		o.LeaderChanges += most
 	}
 	for _, m := range c.members {
 		if !known {
@@ -262,19 +265,19 @@ func (c *cluster) outcome() Outcome {
 // MergeOutcomes writes what all nodes counted. Space amplification is against what
 // must be kept.
 func MergeOutcomes(run *result.Run, outcomes []Outcome) {
-	var changes, disk, live int64
+	var elections, disk, live int64
 	known := len(outcomes) > 0
 	for _, o := range outcomes {
 		run.LateHeartbeats += o.LateHeartbeats
-		changes = max(changes, o.LeaderChanges)
+		elections += o.Elections
 		live += o.Live
 		if known = known && o.Disk != nil; known {
 			disk += *o.Disk
 		}
 	}
-	// The first election is none. What a node counted is gone where a fault ended it:
-	// then those that were seen are in the run already.
-	run.LeaderChanges = max(run.LeaderChanges, changes-1)
+	// Where there are faults, those that were seen until the last one was over are in
+	// the run already.
+	run.LeaderChanges = max(run.LeaderChanges, elections)
 	if run.LeaderChanges > 0 && run.Faults == nil {
 		run.Flags = append(run.Flags, "leader_changed")
 	}

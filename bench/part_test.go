@@ -1,8 +1,11 @@
 package bench
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/raftbench/raftbench/backends"
+	"github.com/raftbench/raftbench/backends/mem"
 	"github.com/raftbench/raftbench/bench/result"
 )
 
@@ -45,5 +48,64 @@ func TestMergeWritten(t *testing.T) {
 	mergeCosts(&run, []Part{{Logical: 10, Written: n(20), Source: writtenByProcess}, {Logical: 10}})
 	if b := run.Bytes; b.Written != nil || b.WrittenSource != "" || run.WriteAmp != nil {
 		t.Errorf("one part not known: %+v", b)
+	}
+}
+
+// TestElections: those that were won while the run was measured count, on every node and
+// in every process; the first one, and what happens in an install after it, do not.
+// Where nothing but installs is measured, all after the first one do.
+func TestElections(t *testing.T) {
+	one := One{Spec: Spec{Nodes: 3, Backends: []backends.Backend{mem.Backend}}, Backend: mem.Backend}
+	outcome := func(before, during, after int64) Outcome {
+		c := newCluster(one, nil, nil, &tally{})
+		c.o.elections.Add(before)
+		c.before = c.usage()
+		c.o.elections.Add(during)
+		c.after = c.usage()
+		c.o.elections.Add(after)
+		return c.outcome()
+	}
+	for _, tc := range []struct {
+		outcomes []Outcome
+		want     int64
+	}{
+		{[]Outcome{outcome(1, 0, 0)}, 0},
+		{[]Outcome{outcome(2, 0, 3)}, 0},
+		{[]Outcome{outcome(1, 2, 1)}, 2},
+		{[]Outcome{outcome(1, 0, 0), outcome(0, 1, 0), outcome(0, 0, 0)}, 1},
+		{[]Outcome{outcome(0, 1, 0), outcome(0, 1, 0)}, 2},
+	} {
+		var run result.Run
+		MergeOutcomes(&run, tc.outcomes)
+		if run.LeaderChanges != tc.want || slices.Contains(run.Flags, "leader_changed") != (tc.want > 0) {
+			t.Errorf("%+v: %d changes of leader, flags %v, want %d", tc.outcomes, run.LeaderChanges, run.Flags, tc.want)
+		}
+	}
+	c := newCluster(one, nil, nil, &tally{})
+	if c.o.elections.Add(1); c.outcome().Elections != 0 {
+		t.Error("without a measured time the first election counts")
+	}
+	if c.o.elections.Add(1); c.outcome().Elections != 1 {
+		t.Error("without a measured time the second election does not count")
+	}
+}
+
+// TestElectionIsSeen: what a cluster counts is what its nodes win.
+func TestElectionIsSeen(t *testing.T) {
+	one := One{Spec: quick(t, mem.Backend), Backend: mem.Backend, RunDir: t.TempDir()}
+	one.defaults()
+	payloads, _, err := one.payloads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := startCluster(t.Context(), one, payloads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := c.elections(); n == 0 {
+		t.Error("there is a leader, and no election was seen")
+	}
+	if err := c.stop(); err != nil {
+		t.Fatal(err)
 	}
 }
