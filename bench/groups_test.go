@@ -72,6 +72,9 @@ func TestLeadersAreSpread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n := gs.clusters[0].elections(); n < int64(spec.Groups) {
+		t.Errorf("%d elections of %d leaders were seen", n, spec.Groups)
+	}
 	run := one.Header()
 	if err := gs.clusters[0].measure(context.Background(), &run, func(Progress) {}); err != nil {
 		t.Error(err)

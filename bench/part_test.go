@@ -89,23 +89,3 @@ func TestElections(t *testing.T) {
 		t.Error("without a measured time the second election does not count")
 	}
 }
-
-// TestElectionIsSeen: what a cluster counts is what its nodes win.
-func TestElectionIsSeen(t *testing.T) {
-	one := One{Spec: quick(t, mem.Backend), Backend: mem.Backend, RunDir: t.TempDir()}
-	one.defaults()
-	payloads, _, err := one.payloads()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := startCluster(t.Context(), one, payloads)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := c.elections(); n == 0 {
-		t.Error("there is a leader, and no election was seen")
-	}
-	if err := c.stop(); err != nil {
-		t.Fatal(err)
-	}
-}

@@ -3,8 +3,8 @@ package load
 import "time"
 
 // clockMin is the shortest time that an alarm sets a clock for: to be woken by it takes
-// some 15 µs of CPU more than by a timer, and the more often a goroutine is woken, the
-// less late its timers are.
+// more CPU than by a timer, and the more often a goroutine is woken, the less late its
+// timers are.
 const clockMin = 100 * time.Microsecond
 
 // alarm wakes a goroutine after a time, as a time.Timer does, but not late where the

@@ -134,13 +134,10 @@ func lagOf(t testing.TB, timersOnly bool, operations int) result.Latency {
 	target.start(g)
 	g.Start(t.Context(), time.Now())
 	g.Measure()
-	for end := g.Now() + time.Duration(operations)*time.Millisecond; g.Now() < end; {
-		time.Sleep(10 * time.Millisecond)
-	}
+	end := g.Now() + time.Duration(operations)*time.Millisecond
+	wait(t, func() bool { return g.Now() >= end })
 	g.EndMeasure()
-	for g.Pending() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	wait(t, func() bool { return g.Pending() == 0 })
 	if err := g.Stop(); err != nil {
 		t.Fatal(err)
 	}

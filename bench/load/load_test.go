@@ -168,7 +168,7 @@ func driveUntil(t *testing.T, cfg Config, target Target, answers *immediate, eno
 	return run
 }
 
-func wait(t *testing.T, cond func() bool) {
+func wait(t testing.TB, cond func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for !cond() {
