@@ -47,11 +47,11 @@ fuzz: ## each fuzz target for a minute
 torture: ## fifty rounds of partitions, kills and slow links for each loop and way to drive raft, judged by porcupine
 	RAFTBENCH_TORTURE=50 $(GO) test -count=1 -parallel 6 -run 'TestTorture$$' -v -timeout 60m ./node/torture
 
-soak: ## kill a cluster on every engine twenty times; shared stores; snapshots in files; a thousand power cuts
+soak: ## kill a cluster on every engine twenty times; shared stores; snapshots in the engine; a thousand power cuts
 	RAFTBENCH_KILLS=20 $(GO) test -count=1 -run TestKill -v -timeout 60m ./bench
 	RAFTBENCH_SHARED=1 $(GO) test -count=1 -run TestShared -timeout 60m ./backends/all
-	RAFTBENCH_SNAPSHOT=1 $(GO) test -count=1 -run TestSnapshotFile -timeout 60m ./backends/all
-	RAFTBENCH_POWERCUT_CUTS=200 $(GO) test -count=1 -run TestEnginesWithFiles -timeout 60m ./backends/powercut
+	RAFTBENCH_SNAPSHOT=1 $(GO) test -count=1 -run TestSnapshotInEngine -timeout 60m ./backends/all
+	RAFTBENCH_POWERCUT_CUTS=200 $(GO) test -count=1 -run TestSnapshotsInEngine -timeout 60m ./backends/powercut
 	$(GO) run ./cmd/raftbench powercut --cuts 1000
 
 screenshots: ## a real run, and pictures of its report for the README

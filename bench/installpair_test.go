@@ -36,7 +36,7 @@ const (
 	// install between two processes works.
 	installStateEnv = "RAFTBENCH_INSTALL_MIB"
 	// installBackendEnv is whose storage, with settings as in --backends, such as
-	// pebble[snapshot=file]; default raw.
+	// pebble[snapshot=engine]; default raw.
 	installBackendEnv = "RAFTBENCH_INSTALL_BACKEND"
 	// installSideEnv makes this process one side of it.
 	installSideEnv = "RAFTBENCH_TEST_INSTALL_SIDE"

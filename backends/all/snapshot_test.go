@@ -15,22 +15,23 @@ import (
 // only the cases with snapshots are run, with small files that open in less time.
 const everySnapshot = "RAFTBENCH_SNAPSHOT"
 
-// eachWithFiles is a test for every backend that can keep snapshots in files, set to.
-func eachWithFiles(t *testing.T, test func(*testing.T, backends.Backend)) {
+// eachInEngine is a test for every backend that can keep snapshots in its engine as well
+// as in files, which is its default, set to.
+func eachInEngine(t *testing.T, test func(*testing.T, backends.Backend)) {
 	for _, b := range Backends {
 		if slices.Contains(b.Params, kvlog.SnapshotParam) {
 			if os.Getenv(everySnapshot) == "" {
 				b = b.With(powercut.SmallParams(b))
 			}
-			b = b.With(map[string]string{kvlog.SnapshotParam.Name: "file"})
+			b = b.With(map[string]string{kvlog.SnapshotParam.Name: "engine"})
 			t.Run(b.Name, func(t *testing.T) { test(t, b) })
 		}
 	}
 }
 
-// TestSnapshotFileConformance: an engine with its snapshots in files keeps the rules.
-func TestSnapshotFileConformance(t *testing.T) {
-	eachWithFiles(t, func(t *testing.T, b backends.Backend) {
+// TestSnapshotInEngineConformance: an engine that keeps its snapshots keeps the rules.
+func TestSnapshotInEngineConformance(t *testing.T) {
+	eachInEngine(t, func(t *testing.T, b backends.Backend) {
 		if os.Getenv(everySnapshot) != "" {
 			backendtest.Run(t, b)
 			return
@@ -39,12 +40,12 @@ func TestSnapshotFileConformance(t *testing.T) {
 	})
 }
 
-// TestSnapshotFileSharedConformance is the same for a group of a shared store, with
+// TestSnapshotInEngineSharedConformance is the same for a group of a shared store, with
 // its neighbours.
-func TestSnapshotFileSharedConformance(t *testing.T) {
-	eachWithFiles(t, func(t *testing.T, b backends.Backend) {
+func TestSnapshotInEngineSharedConformance(t *testing.T) {
+	eachInEngine(t, func(t *testing.T, b backends.Backend) {
 		if b.Name != "bbolt" && os.Getenv(everySnapshot) == "" {
-			t.Skipf("set %s=1 to try groups with snapshots in files on a shared store of %s, too", everySnapshot, b.Name)
+			t.Skipf("set %s=1 to try groups with snapshots in a shared store of %s, too", everySnapshot, b.Name)
 		}
 		backendtest.RunSnapshots(t, backendtest.Group(b))
 	})

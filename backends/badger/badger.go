@@ -15,8 +15,9 @@
 // compaction has met, and since a log of large values has few and small keys,
 // that may be long after. A small memtable makes it sooner.
 //
-// With snapshot=file the data of snapshots is in files beside badger's own, and is
-// written once, instead of to a log, to a table, and by compactions.
+// The data of snapshots is in files beside badger's own, and is written once. With
+// snapshot=engine it is in badger, in chunks, and is written to a log, to a table, and
+// by compactions.
 //
 // # Settings that are not badger's own
 //

@@ -6,8 +6,8 @@
 // disk, writes the meta page that makes them current, and forces that: two
 // fdatasync for every Save, and a third where the file grows.
 //
-// With snapshot=file the data of snapshots is in files beside raft.db, as
-// hashicorp/raft has it with raft-boltdb.
+// The data of snapshots is in files beside raft.db, as hashicorp/raft has it with
+// raft-boltdb; with snapshot=engine it is in raft.db, in chunks.
 //
 // # A commit index alone
 //

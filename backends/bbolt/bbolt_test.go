@@ -131,7 +131,8 @@ func openDamaged(t *testing.T, dir string, b backends.Backend, file []byte) (bac
 // returns what was saved, or an error that names the file, and does not panic.
 func TestDamage(t *testing.T) {
 	for _, noFreelist := range []string{"false", "true"} {
-		b := withParams(map[string]string{"nofreelistsync": noFreelist, "initialmmap": "0B"}) // a small file
+		b := withParams(map[string]string{"nofreelistsync": noFreelist, "initialmmap": "0B", // a small file
+			"snapshot": "engine"})
 		file, want := fill(t, b)
 		dir := t.TempDir()
 		caught, tried := 0, 0

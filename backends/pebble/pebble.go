@@ -4,8 +4,8 @@
 // A Save is one batch: pebble appends it to a write-ahead log, forces that with
 // one fdatasync, and puts it into a memtable. A commit index alone is a batch
 // without the fdatasync. Release is one range tombstone; most of what it deletes
-// was never written to a table, and compactions drop the rest. With snapshot=file the
-// data of snapshots is in files beside pebble's own.
+// was never written to a table, and compactions drop the rest. The data of snapshots
+// is in files beside pebble's own; with snapshot=engine it is in pebble, in chunks.
 //
 // # Settings that are not pebble's own
 //

@@ -66,10 +66,9 @@ func TestEngines(t *testing.T) {
 	}
 }
 
-// TestEnginesWithFiles makes fewer cuts of the engines that can keep snapshots in
-// files, set to: the engine itself is the same. RAFTBENCH_POWERCUT_CUTS counts here,
-// too.
-func TestEnginesWithFiles(t *testing.T) {
+// TestSnapshotsInEngine makes fewer cuts of the engines that can keep snapshots
+// themselves, set to: their log is the same. RAFTBENCH_POWERCUT_CUTS counts here, too.
+func TestSnapshotsInEngine(t *testing.T) {
 	require(t)
 	cuts := 8
 	if raceEnabled {
@@ -82,7 +81,7 @@ func TestEnginesWithFiles(t *testing.T) {
 		}
 	}
 	for _, b := range all.Backends {
-		params := withFiles(b)
+		params := inEngine(b)
 		if params == nil {
 			continue
 		}
@@ -98,7 +97,7 @@ func TestFirstFile(t *testing.T) {
 	require(t)
 	for seed := int64(1); seed <= 12; seed++ {
 		row, err := powercut.Run(context.Background(), powercut.Config{
-			Backend: bbolt.Backend, Params: withFiles(bbolt.Backend), Mode: disk.Strict, Cuts: 1, Seed: seed,
+			Backend: bbolt.Backend, Params: powercut.SmallParams(bbolt.Backend), Mode: disk.Strict, Cuts: 1, Seed: seed,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -109,14 +108,14 @@ func TestFirstFile(t *testing.T) {
 	}
 }
 
-// withFiles are small parameters with snapshots in files; nil where b has no such
+// inEngine are small parameters with snapshots in the engine; nil where b has no such
 // setting.
-func withFiles(b backends.Backend) map[string]string {
+func inEngine(b backends.Backend) map[string]string {
 	if !slices.Contains(b.Params, kvlog.SnapshotParam) {
 		return nil
 	}
 	params := maps.Clone(powercut.SmallParams(b))
-	params[kvlog.SnapshotParam.Name] = "file"
+	params[kvlog.SnapshotParam.Name] = "engine"
 	return params
 }
 
@@ -163,11 +162,11 @@ func TestEnginesStop(t *testing.T) {
 		}
 		faults := []string{"EIO on write, once", "EIO on fsync, once", "EIO on creating a file, once", "disk full (ENOSPC)"}
 		t.Run(b.Name, func(t *testing.T) { stopEngine(t, b, powercut.SmallParams(b), faults) })
-		if params := withFiles(b); params != nil {
+		if params := inEngine(b); params != nil {
 			if b.Name == "badger" { // which takes 5 s to give up on each full disk
 				faults = faults[:3]
 			}
-			t.Run(b.Name+" with files", func(t *testing.T) { stopEngine(t, b, params, faults) })
+			t.Run(b.Name+" keeping snapshots", func(t *testing.T) { stopEngine(t, b, params, faults) })
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 // SnapshotParam is the setting that decides where the Data of new snapshots goes. A
 // backend under this package lists it among its own.
 var SnapshotParam = backends.Param{
-	Name: "snapshot", Default: "engine",
-	Meaning: "where the data of a new snapshot goes: engine (chunks in the store itself) or file (a file beside it, as hashicorp/raft has it; the store only names it); what is there is read either way",
+	Name: "snapshot", Default: "file",
+	Meaning: "where the data of a new snapshot goes: file (a file beside the store, which only names it, as hashicorp/raft has it) or engine (chunks in the store itself); what is there is read either way",
 }
 
 // SnapshotFiles is whether [SnapshotParam] asks for files.

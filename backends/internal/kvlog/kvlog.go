@@ -39,8 +39,8 @@
 // # Snapshots in files
 //
 // An engine writes what it is given more than once, and keeps some of it in memory.
-// So Data may be in a file instead ([SnapshotParam]), as hashicorp/raft keeps
-// snapshots beside raft-boltdb:
+// So Data is in a file, as hashicorp/raft keeps snapshots beside raft-boltdb, unless
+// [SnapshotParam] says otherwise:
 //
 //	Dir/snap/<term>-<index>.snap           (package snapfile)
 //	Dir/snap/<group>/<term>-<index>.snap   of a group in a shared engine
