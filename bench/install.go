@@ -125,7 +125,7 @@ func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (res
 		return result.Snapshot{}, fmt.Errorf("compact the log past node %d: %w", follower.id, err)
 	}
 	snap := result.Snapshot{Mode: string(follower.node.Snapshots()), Create: time.Duration(leader.state.create.Load())}
-	before := follower.state.restored.Load()
+	before, releases := follower.state.restored.Load(), len(follower.storage.released(0))
 	start := c.o.now()
 	c.net.cut.Store(0)
 	err = c.wait(ctx, func() bool {
@@ -139,9 +139,16 @@ func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (res
 	snap.Transfer = time.Duration(c.net.snapGot.Load() - c.net.snapSent.Load())
 	snap.Save = time.Duration(follower.storage.snapSave.Load())
 	snap.Restore = time.Duration(follower.state.restore.Load())
-	snap.Release = time.Duration(follower.storage.release.Load())
-	snap.Restores, err = c.catchUp(ctx, leader, follower)
-	return snap, err
+	if snap.Restores, err = c.catchUp(ctx, leader, follower); err != nil {
+		return snap, err
+	}
+	// The state machine has restored while the log below was dropped.
+	err = c.wait(ctx, func() bool { return len(follower.storage.released(releases)) > 0 })
+	if err != nil {
+		return snap, fmt.Errorf("drop the log of node %d below the snapshot: %w", follower.id, err)
+	}
+	snap.Release = follower.storage.released(releases)[0]
+	return snap, nil
 }
 
 // checkHashes compares the whole state of every node, once all have applied the

@@ -121,7 +121,9 @@ type observedStorage struct {
 	entries int64
 	bytes   int64
 
-	snapSave, release atomic.Int64 // duration of the last one, ns
+	releases []time.Duration // of each Release
+
+	snapSave atomic.Int64 // duration of the last one, ns
 }
 
 func observeStorage(o *observer, m *member, s backends.Storage) *observedStorage {
@@ -180,8 +182,17 @@ func (s *observedStorage) SaveSnap(snap *raftpb.Snapshot) error {
 func (s *observedStorage) Release(snap *raftpb.Snapshot) error {
 	start := s.o.now()
 	err := s.Storage.Release(snap)
-	s.release.Store(int64(s.o.now() - start))
+	s.mu.Lock()
+	s.releases = append(s.releases, s.o.now()-start)
+	s.mu.Unlock()
 	return err
+}
+
+// released is how long Releases took from the nth on.
+func (s *observedStorage) released(nth int) []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.releases[nth:]
 }
 
 // observedState times one node's state machine, and acknowledges.

@@ -88,6 +88,39 @@ func TestRunEveryLoopAndLoad(t *testing.T) {
 	}
 }
 
+// slowRelease is raw with a Release that takes at least releaseTime.
+func slowRelease() backends.Backend {
+	b, open := raw.Backend, raw.Backend.Open
+	b.Open = func(o backends.Options) (backends.Storage, backends.State, error) {
+		s, st, err := open(o)
+		return releaseSlowly{s}, st, err
+	}
+	return b
+}
+
+const releaseTime = 200 * time.Millisecond
+
+type releaseSlowly struct{ backends.Storage }
+
+func (s releaseSlowly) Release(snap *raftpb.Snapshot) error {
+	time.Sleep(releaseTime)
+	return s.Storage.Release(snap)
+}
+
+// TestReleaseIsTimed: the Release of an install counts, though the state machine has
+// restored long before it ends.
+func TestReleaseIsTimed(t *testing.T) {
+	for _, loop := range []node.LoopKind{node.LoopReady, node.LoopAsync} {
+		spec := quick(t, slowRelease())
+		spec.Ops, spec.Loop = 200, loop
+		for _, r := range mustRun(t, spec).Runs {
+			if r.Snapshot == nil || r.Snapshot.Release < releaseTime {
+				t.Errorf("%s: %+v, want a release of %v", loop, r.Snapshot, releaseTime)
+			}
+		}
+	}
+}
+
 // forgetful is raw with an Open that hands out less, or other, than is there.
 func forgetful(name string, change func(*backends.State)) backends.Backend {
 	b := raw.Backend

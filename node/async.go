@@ -102,17 +102,19 @@ func (g *appendGroup) append(ents []*raftpb.Entry) {
 func (n *Node) saveGroup(g *appendGroup) error {
 	// Room for two signals: that the snapshot is durable, and that all is.
 	notifyc := make(chan struct{}, 2)
-	if err := n.persist(g.hardState, g.entries, g.snapshot, notifyc); err != nil {
-		return err
-	}
 	if !raft.IsEmptySnap(g.snapshot) {
-		// Entries after the snapshot are handed over only after raft got the
-		// responses below, so the apply side sees the snapshot first.
-		notifyc <- struct{}{}
+		// Before it is durable, as in the other loop: the state machine restores as soon
+		// as it is, while the log below it is dropped, which may take long. Entries after
+		// the snapshot are handed over only after raft got the responses below, so the
+		// apply side sees the snapshot first.
 		if !n.handOver(apply{snapshot: g.snapshot, notifyc: notifyc}) {
 			return nil
 		}
 	}
+	if err := n.persist(g.hardState, g.entries, g.snapshot, notifyc); err != nil {
+		return err
+	}
+	notifyc <- struct{}{}
 	peers := g.responses[:0:0]
 	for _, m := range g.responses {
 		if m.GetTo() != n.cfg.ID {

@@ -160,12 +160,9 @@ func newHarness(leader bool) *harness {
 	return h
 }
 
-// handle takes one Ready through the loop while the apply side stands still, so
-// that the record holds the loop's own order. Every call notes how many signals
-// wait on notifyc; where the loop would wait for the apply side, a stand-in takes
-// the signals.
-func (h *harness) handle(rd raft.Ready, standIn bool) {
-	h.n.cfg.Trace = &Trace{Committed: func(ents []*raftpb.Entry) { h.add("hand over %d entries", len(ents)) }}
+// watchSignals has every call note how many signals wait on the notifyc of what was
+// handed over, if anything was.
+func (h *harness) watchSignals() {
 	var ap *apply
 	h.recorder.signals = func() int {
 		if ap == nil {
@@ -178,6 +175,15 @@ func (h *harness) handle(rd raft.Ready, standIn bool) {
 		}
 		return len(ap.notifyc)
 	}
+}
+
+// handle takes one Ready through the loop while the apply side stands still, so
+// that the record holds the loop's own order. Every call notes how many signals
+// wait on notifyc; where the loop would wait for the apply side, a stand-in takes
+// the signals.
+func (h *harness) handle(rd raft.Ready, standIn bool) {
+	h.n.cfg.Trace = &Trace{Committed: func(ents []*raftpb.Entry) { h.add("hand over %d entries", len(ents)) }}
+	h.watchSignals()
 	if standIn {
 		h.recorder.signals = nil
 		go func() {
@@ -295,6 +301,19 @@ func TestSnapshotSignal(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "snapshot-signal", h.String())
+}
+
+// TestAsyncSnapshot: the append thread has handed a snapshot over, and signals that it is
+// durable, before it drops the log below it.
+func TestAsyncSnapshot(t *testing.T) {
+	h := newHarness(false)
+	h.watchSignals()
+	g := appendGroup{hardState: hardState(7), snapshot: snapshotAt(7),
+		responses: []*raftpb.Message{msg(raftpb.MsgAppResp, 2), msg(raftpb.MsgStorageAppendResp, 1)}}
+	if err := h.n.saveGroup(&g); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "async-snapshot", h.String())
 }
 
 // TestFailStop: a storage that fails stops the node with the error, and nothing
