@@ -33,7 +33,11 @@ type kvReader struct {
 
 func (r *kvReader) Read(p []byte) (n int, err error) {
 	from := 0 // what of p is not in sum yet
-	for n < len(p) {
+	for yield := encodeStep; n < len(p); {
+		if n >= yield {
+			runtime.Gosched()
+			yield = n + encodeStep
+		}
 		switch {
 		case len(r.head) > 0:
 			k := copy(p[n:], r.head)

@@ -18,7 +18,7 @@ const (
 // ahead. What Read gives, an error of data included, is what data gave.
 type readAhead struct {
 	full  chan chunk
-	empty chan []byte
+	empty chan *readAheadBuf
 	stop  chan struct{}
 	ended chan struct{}
 	once  sync.Once
@@ -27,14 +27,20 @@ type readAhead struct {
 }
 
 type chunk struct {
-	buf []byte
+	buf *readAheadBuf
 	n   int
 	err error
 }
 
+type readAheadBuf [readAheadBytes]byte
+
+// readAheadBufs are those of streams that were closed: a node reads one for every
+// snapshot, and fresh memory must be found and cleared, and the old collected.
+var readAheadBufs = sync.Pool{New: func() any { return new(readAheadBuf) }}
+
 func newReadAhead(data io.Reader) *readAhead {
 	r := &readAhead{
-		full: make(chan chunk, readAheadChunks), empty: make(chan []byte, readAheadChunks),
+		full: make(chan chunk, readAheadChunks), empty: make(chan *readAheadBuf, readAheadChunks),
 		stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	for range readAheadChunks {
@@ -55,9 +61,9 @@ func (r *readAhead) fill(data io.Reader) {
 			return
 		}
 		if c.buf == nil {
-			c.buf = make([]byte, readAheadBytes)
+			c.buf = readAheadBufs.Get().(*readAheadBuf)
 		}
-		c.n, c.err = data.Read(c.buf)
+		c.n, c.err = data.Read(c.buf[:])
 		r.full <- c // has room for all there are
 		if c.err != nil {
 			return
@@ -82,8 +88,25 @@ func (r *readAhead) Read(p []byte) (int, error) {
 }
 
 // Close returns when data is not read any more: after the Read of it that is under
-// way. Nothing may be read after it.
+// way. Nothing may be read after it, nor at the same time.
 func (r *readAhead) Close() {
-	r.once.Do(func() { close(r.stop) })
-	<-r.ended
+	r.once.Do(func() {
+		close(r.stop)
+		<-r.ended
+		close(r.full)
+		close(r.empty)
+		for c := range r.full {
+			r.free(c.buf)
+		}
+		for buf := range r.empty {
+			r.free(buf)
+		}
+		r.free(r.last.buf)
+	})
+}
+
+func (*readAhead) free(buf *readAheadBuf) {
+	if buf != nil {
+		readAheadBufs.Put(buf)
+	}
 }

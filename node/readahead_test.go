@@ -57,9 +57,53 @@ func TestReadAheadClose(t *testing.T) {
 	}
 }
 
+// TestReadAheadMemory: streams that are read at the same time have memory of their own,
+// whatever was closed before, and when.
+func TestReadAheadMemory(t *testing.T) {
+	filled := func(b byte) *bytes.Reader { return bytes.NewReader(bytes.Repeat([]byte{b}, 5*readAheadBytes)) }
+	for _, read := range []int{0, 1, readAheadBytes, 3 * readAheadBytes, 5 * readAheadBytes} {
+		r := newReadAhead(filled('x'))
+		if _, err := io.ReadFull(r, make([]byte, read)); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		one, two := newReadAhead(filled('1')), newReadAhead(filled('2'))
+		a, b := make([]byte, readAheadBytes), make([]byte, readAheadBytes)
+		for range 5 {
+			_, errA := io.ReadFull(one, a)
+			_, errB := io.ReadFull(two, b)
+			if err := errors.Join(errA, errB); err != nil {
+				t.Fatal(err)
+			}
+			if n, m := bytes.Count(a, []byte{'1'}), bytes.Count(b, []byte{'2'}); n != len(a) || m != len(b) {
+				t.Fatalf("after a stream closed at %d: %d and %d bytes of %d are their own", read, n, m, len(a))
+			}
+		}
+		one.Close()
+		two.Close()
+	}
+}
+
 type endless struct{ reads atomic.Int64 }
 
 func (e *endless) Read(p []byte) (int, error) {
 	e.reads.Add(1)
 	return len(p), nil
+}
+
+// BenchmarkReadAhead is a stream of 4 MiB, the state that proposals write.
+func BenchmarkReadAhead(b *testing.B) {
+	const size = 4 * readAheadBytes
+	b.SetBytes(size)
+	b.ReportAllocs()
+	p := make([]byte, readAheadBytes)
+	for b.Loop() {
+		r := newReadAhead(io.LimitReader(&endless{}, size))
+		for {
+			if _, err := r.Read(p); err != nil {
+				break
+			}
+		}
+		r.Close()
+	}
 }

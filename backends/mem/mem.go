@@ -8,7 +8,8 @@
 // It honours the rules of the storage contract that cost nothing: a second Open
 // of a live directory and a call after Close are errors, and so is an unknown
 // parameter. What it saved is gone with Close, or earlier: Open always returns
-// an empty state, and never reads or writes the directory.
+// an empty state, and never reads or writes the directory. Only the newest snapshot
+// is kept, in memory and until Close, because a follower that lags asks for it.
 package mem
 
 import (
@@ -34,11 +35,14 @@ var Backend = backends.Backend{
 // process may open the same directory: nothing is there that it could harm.
 var live sync.Map // absolute path → struct{}
 
-// storage has no state but whether it is closed. The loop and the apply side
-// call it at the same time, hence the atomic.
+// storage is called by the loop and the apply side at the same time.
 type storage struct {
 	dir    string
 	closed atomic.Bool
+
+	mu     sync.Mutex
+	newest *kept    // snapshot, nil if there was none
+	spare  [][]byte // chunks of one that was replaced
 }
 
 func open(opts backends.Options) (backends.Storage, backends.State, error) {
@@ -57,9 +61,6 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 
 // Save implements [backends.Storage]; it drops what it is given.
 func (s *storage) Save(*raftpb.HardState, []*raftpb.Entry) error { return s.err() }
-
-// SaveSnap implements [backends.Storage]; it drops what it is given.
-func (s *storage) SaveSnap(*raftpb.Snapshot) error { return s.err() }
 
 // Sync implements [backends.Storage]; there is nothing to sync.
 func (s *storage) Sync() error { return s.err() }

@@ -41,10 +41,13 @@ func (c *clock) read() {
 	}
 }
 
-// set lets the clock ring after d, or, where that is 0, not at all. It cannot fail:
-// the descriptor is open, and d a valid time.
-func (c *clock) set(d time.Duration) {
-	_ = unix.TimerfdSettime(c.fd, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
+// set lets the clock ring after d, or, where that is 0, not at all, and then again and
+// again after each beat, unless that is 0. It cannot fail: the descriptor is open, and
+// the times are valid.
+func (c *clock) set(d, beat time.Duration) {
+	_ = unix.TimerfdSettime(c.fd, 0, &unix.ItimerSpec{
+		Value: unix.NsecToTimespec(int64(d)), Interval: unix.NsecToTimespec(int64(beat)),
+	}, nil)
 }
 
 func (c *clock) close() {

@@ -11,7 +11,8 @@ import (
 )
 
 // TestAlarm: the clock rings by itself, and not early, each time that it is set, and not
-// where it was stopped, or where the time is too short for it.
+// where it was stopped. Where the time is too short for it, it rings again and again, until
+// it is set for a longer one.
 func TestAlarm(t *testing.T) {
 	a := newAlarm(true)
 	defer a.close()
@@ -19,15 +20,19 @@ func TestAlarm(t *testing.T) {
 		t.Skip("this system has no clock that is a file")
 	}
 	const d = 2 * time.Millisecond
-	for range 3 {
-		start := time.Now()
-		a.set(d)
-		a.timer.Stop() // not the one to ring
+	rings := func() {
+		t.Helper()
 		select {
 		case <-a.rings():
 		case <-time.After(time.Minute):
 			t.Fatal("the clock does not ring")
 		}
+	}
+	for range 3 {
+		start := time.Now()
+		a.set(d)
+		a.timer.Stop() // not the one to ring
+		rings()
 		if took := time.Since(start); took < d {
 			t.Errorf("the clock rings after %v instead of %v", took, d)
 		}
@@ -44,7 +49,21 @@ func TestAlarm(t *testing.T) {
 	a.stop()
 	silent("it was stopped")
 	a.set(clockMin - 1)
-	silent("the time is too short for it")
+	rings()
+	rings()
+	a.set(clockMin - 1)
+	rings()
+	a.set(time.Hour)
+	select {
+	case <-a.rings(): // for what was set before
+	case <-time.After(d):
+	}
+	silent("it was set for later")
+	a.set(clockMin - 1)
+	rings()
+	a.stop()
+	a.set(clockMin - 1)
+	rings()
 }
 
 // TestAlarmWithoutClock: where the system gives no clock the timer does all.
