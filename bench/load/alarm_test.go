@@ -132,6 +132,68 @@ func TestFastLoopSendsTogether(t *testing.T) {
 	}
 }
 
+// stalling holds up the first call, and answers what it is given at once, or never.
+type stalling struct {
+	*immediate
+	g       *Generator
+	answers bool
+	stall   time.Duration
+	started bool
+	ops     int
+	largest int // of one call
+}
+
+func (s *stalling) Propose(_ context.Context, ps [][]byte) error {
+	if !s.started {
+		s.started = true
+		time.Sleep(s.stall)
+	}
+	s.ops += len(ps)
+	s.largest = max(s.largest, len(ps))
+	if !s.answers {
+		return nil
+	}
+	batch := make([]Done, len(ps))
+	for i, p := range ps {
+		batch[i] = Done{ID: ID(p), Applied: s.g.Now()}
+	}
+	s.g.Done(batch)
+	return nil
+}
+
+// TestBehindInSteps: an open loop that was held up sends what has fallen due in steps,
+// and takes the answers between them, so that the next ones need no memory of their own.
+func TestBehindInSteps(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		testBehind(t, &stalling{stall: time.Second, answers: answers})
+	}
+}
+
+func testBehind(t *testing.T, target *stalling) {
+	synctest.Test(t, func(t *testing.T) {
+		g, err := NewGenerator(Config{Rate: 20 * sendStep, Seed: 1, Payloads: payloads(t, 64, 64), TimersOnly: true}, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target.g = g
+		g.Start(t.Context(), time.Now())
+		time.Sleep(target.stall + time.Second)
+		synctest.Wait()
+		if err := g.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if want := 40 * sendStep; target.ops < want || target.ops > want+1 {
+			t.Errorf("%d operations are sent in two seconds, want %d", target.ops, want)
+		}
+		if target.largest > sendStep {
+			t.Errorf("%d operations are sent together, want %d at most", target.largest, sendStep)
+		}
+		if n := len(g.workers[0].slots); target.answers && n > 2*sendStep {
+			t.Errorf("%d operations have memory of their own, want no more than two steps of %d", n, sendStep)
+		}
+	})
+}
+
 // TestFullLoopSleeps: an open loop that may send no more before an answer comes waits for
 // it, and does not look at the clock until then.
 func TestFullLoopSleeps(t *testing.T) {

@@ -370,38 +370,60 @@ func (w *worker) open(ctx context.Context) error {
 	pause := w.g.pause()
 	for {
 		now := w.g.Now()
-		for next <= now && w.hasRoom() && w.g.sending(next) {
+		for n := 0; n < sendStep && next <= now && w.maySend(next); n++ {
 			w.begin(w.slot(), next, now)
 			next += w.gap()
 		}
 		if err := w.flush(ctx); err != nil {
 			return err
 		}
-		if !w.recordSome(recordStep) {
+		behind := next <= now && w.maySend(next)
+		if !behind && !w.recordSome(recordStep) {
 			continue // first look whether the next one is due
 		}
-		if w.g.sending(next) && w.hasRoom() {
+		var again <-chan struct{}
+		switch {
+		case behind:
+			again = atOnce
+		case w.maySend(next):
 			alarm.set(max(next-w.g.Now(), pause))
-		} else {
+		default:
 			alarm.stop() // room comes with an answer
 		}
 		select {
+		case <-again:
 		case <-alarm.timer.C:
 		case <-alarm.rings():
 		case <-w.wake:
-			for _, d := range w.take() {
-				if s, ok := w.complete(d); ok {
-					w.free = append(w.free, s)
-					w.busy.Add(-1)
-				}
-			}
 		case <-timeouts.C:
 			w.expire(w.g.Now(), func(s uint32) { w.free = append(w.free, s) })
 		case <-ctx.Done():
 			return nil
 		}
+		for _, d := range w.take() {
+			if s, ok := w.complete(d); ok {
+				w.free = append(w.free, s)
+				w.busy.Add(-1)
+			}
+		}
 	}
 }
+
+// sendStep is how many operations an open loop that is behind sends together: the node
+// works on them while the next are made, which take the memory of those that were
+// answered meanwhile, and not fresh memory for all that has fallen due.
+const sendStep = 512
+
+// atOnce is a channel that always has something.
+var atOnce = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// maySend reports whether an open loop sends an operation intended at t as soon as that
+// has come.
+func (w *worker) maySend(t time.Duration) bool { return w.g.sending(t) && w.hasRoom() }
 
 // sending reports whether an operation intended at t is still to be sent.
 func (g *Generator) sending(t time.Duration) bool {
