@@ -141,6 +141,7 @@ type stalling struct {
 	started bool
 	ops     int
 	largest int // of one call
+	waiting int // to be recorded, at most
 }
 
 func (s *stalling) Propose(_ context.Context, ps [][]byte) error {
@@ -150,6 +151,8 @@ func (s *stalling) Propose(_ context.Context, ps [][]byte) error {
 	}
 	s.ops += len(ps)
 	s.largest = max(s.largest, len(ps))
+	w := s.g.workers[0] // which calls this
+	s.waiting = max(s.waiting, len(w.finished)-w.recorded)
 	if !s.answers {
 		return nil
 	}
@@ -187,6 +190,9 @@ func testBehind(t *testing.T, target *stalling) {
 		}
 		if target.largest > sendStep {
 			t.Errorf("%d operations are sent together, want %d at most", target.largest, sendStep)
+		}
+		if target.waiting > sendStep {
+			t.Errorf("%d operations wait to be recorded, want %d at most", target.waiting, sendStep)
 		}
 		if n := len(g.workers[0].slots); target.answers && n > 2*sendStep {
 			t.Errorf("%d operations have memory of their own, want no more than two steps of %d", n, sendStep)

@@ -378,7 +378,7 @@ func (w *worker) open(ctx context.Context) error {
 			return err
 		}
 		behind := next <= now && w.maySend(next)
-		if !behind && !w.recordSome(recordStep) {
+		if recorded := w.recordSome(recordStep); !recorded && !behind {
 			continue // first look whether the next one is due
 		}
 		var again <-chan struct{}
@@ -490,8 +490,9 @@ func (w *worker) complete(d Done) (uint32, bool) {
 }
 
 // recordStep is how many operations an open loop records before it looks at its
-// schedule again: some 20 µs.
-const recordStep = 256
+// schedule again: some 40 µs, and as many as it sends meanwhile where it is behind, so that
+// one that never catches up keeps pace.
+const recordStep = sendStep
 
 // recordSome records up to n operations that are done; true where none is left.
 func (w *worker) recordSome(n int) bool {
