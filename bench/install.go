@@ -125,7 +125,7 @@ func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (res
 		return result.Snapshot{}, fmt.Errorf("compact the log past node %d: %w", follower.id, err)
 	}
 	snap := result.Snapshot{Mode: string(follower.node.Snapshots()), Create: time.Duration(leader.state.create.Load())}
-	before, releases := follower.state.restored.Load(), len(follower.storage.released(0))
+	before, has := follower.state.restored.Load(), follower.node.Status().Applied
 	start := c.o.now()
 	c.net.cut.Store(0)
 	err = c.wait(ctx, func() bool {
@@ -143,11 +143,13 @@ func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (res
 		return snap, err
 	}
 	// The state machine has restored while the log below was dropped.
-	err = c.wait(ctx, func() bool { return len(follower.storage.released(releases)) > 0 })
+	err = c.wait(ctx, func() (done bool) {
+		snap.Release, done = follower.storage.released(has)
+		return done
+	})
 	if err != nil {
 		return snap, fmt.Errorf("drop the log of node %d below the snapshot: %w", follower.id, err)
 	}
-	snap.Release = follower.storage.released(releases)[0]
 	return snap, nil
 }
 

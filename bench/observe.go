@@ -121,7 +121,7 @@ type observedStorage struct {
 	entries int64
 	bytes   int64
 
-	releases []time.Duration // of each Release
+	releases []release
 
 	snapSave atomic.Int64 // duration of the last one, ns
 }
@@ -183,16 +183,27 @@ func (s *observedStorage) Release(snap *raftpb.Snapshot) error {
 	start := s.o.now()
 	err := s.Storage.Release(snap)
 	s.mu.Lock()
-	s.releases = append(s.releases, s.o.now()-start)
+	s.releases = append(s.releases, release{snap.GetMetadata().GetIndex(), s.o.now() - start})
 	s.mu.Unlock()
 	return err
 }
 
-// released is how long Releases took from the nth on.
-func (s *observedStorage) released(nth int) []time.Duration {
+// release is one Release that has returned.
+type release struct {
+	index uint64 // of the snapshot
+	took  time.Duration
+}
+
+// released is how long the first Release of a snapshot above an index took; false where
+// there was none yet.
+func (s *observedStorage) released(above uint64) (time.Duration, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.releases[nth:]
+	i := slices.IndexFunc(s.releases, func(r release) bool { return r.index > above })
+	if i < 0 {
+		return 0, false
+	}
+	return s.releases[i].took, true
 }
 
 // observedState times one node's state machine, and acknowledges.

@@ -103,7 +103,7 @@ const releaseTime = 200 * time.Millisecond
 type releaseSlowly struct{ backends.Storage }
 
 func (s releaseSlowly) Release(snap *raftpb.Snapshot) error {
-	time.Sleep(releaseTime)
+	time.Sleep(releaseTime) // the thing under test: a storage that takes its time
 	return s.Storage.Release(snap)
 }
 

@@ -100,9 +100,9 @@ func (g *appendGroup) append(ents []*raftpb.Entry) {
 }
 
 func (n *Node) saveGroup(g *appendGroup) error {
-	// Room for two signals: that the snapshot is durable, and that all is.
-	notifyc := make(chan struct{}, 2)
+	var notifyc chan struct{}
 	if !raft.IsEmptySnap(g.snapshot) {
+		notifyc = make(chan struct{}, 2) // two signals: that it is durable, and that all is
 		// Before it is durable, as in the other loop: the state machine restores as soon
 		// as it is, while the log below it is dropped, which may take long. Entries after
 		// the snapshot are handed over only after raft got the responses below, so the
@@ -114,7 +114,9 @@ func (n *Node) saveGroup(g *appendGroup) error {
 	if err := n.persist(g.hardState, g.entries, g.snapshot, notifyc); err != nil {
 		return err
 	}
-	notifyc <- struct{}{}
+	if notifyc != nil {
+		notifyc <- struct{}{}
+	}
 	peers := g.responses[:0:0]
 	for _, m := range g.responses {
 		if m.GetTo() != n.cfg.ID {

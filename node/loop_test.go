@@ -314,6 +314,9 @@ func TestAsyncSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "async-snapshot", h.String())
+	if n := h.recorder.signals(); n != 2 {
+		t.Errorf("the apply side gets %d signals, want one for the snapshot and one for all", n)
+	}
 }
 
 // TestFailStop: a storage that fails stops the node with the error, and nothing

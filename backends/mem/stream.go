@@ -20,7 +20,6 @@ const chunkBytes = 1 << 20
 type kept struct {
 	s           *storage
 	index, term uint64
-	size        int64
 	chunks      [][]byte
 	readers     int // that are not closed; under storage.mu
 }
@@ -30,7 +29,7 @@ func (s *storage) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.R
 	if err := s.err(); err != nil {
 		return nil, err
 	}
-	k := &kept{s: s, index: meta.GetIndex(), term: meta.GetTerm(), size: size}
+	k := &kept{s: s, index: meta.GetIndex(), term: meta.GetTerm()}
 	for left := size; left > 0; {
 		chunk := s.chunk(min(left, chunkBytes))
 		n, err := io.ReadFull(data, chunk)
@@ -124,11 +123,12 @@ func (s *storage) OpenSnap(meta *raftpb.SnapshotMetadata) (io.ReadCloser, int64,
 		return nil, 0, fmt.Errorf("mem: %s: snapshot %d of term %d is not there", s.dir, meta.GetIndex(), meta.GetTerm())
 	}
 	k.readers++
-	readers := make([]io.Reader, len(k.chunks))
+	readers, size := make([]io.Reader, len(k.chunks)), 0
 	for i, chunk := range k.chunks {
 		readers[i] = bytes.NewReader(chunk)
+		size += len(chunk)
 	}
-	return &opened{Reader: io.MultiReader(readers...), k: k}, k.size, nil
+	return &opened{Reader: io.MultiReader(readers...), k: k}, int64(size), nil
 }
 
 // opened reads a snapshot, whose memory nobody uses again until it is closed.

@@ -370,7 +370,7 @@ func (w *worker) open(ctx context.Context) error {
 	pause := w.g.pause()
 	for {
 		now := w.g.Now()
-		for n := 0; n < sendStep && next <= now && w.maySend(next); n++ {
+		for n := 0; n < openStep && next <= now && w.maySend(next); n++ {
 			w.begin(w.slot(), next, now)
 			next += w.gap()
 		}
@@ -378,7 +378,7 @@ func (w *worker) open(ctx context.Context) error {
 			return err
 		}
 		behind := next <= now && w.maySend(next)
-		if recorded := w.recordSome(recordStep); !recorded && !behind {
+		if recorded := w.recordSome(openStep); !recorded && !behind {
 			continue // first look whether the next one is due
 		}
 		var again <-chan struct{}
@@ -400,19 +400,26 @@ func (w *worker) open(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		for _, d := range w.take() {
-			if s, ok := w.complete(d); ok {
-				w.free = append(w.free, s)
-				w.busy.Add(-1)
-			}
+		w.collect()
+	}
+}
+
+// collect takes the answers that have come to an open loop.
+func (w *worker) collect() {
+	for _, d := range w.take() {
+		if s, ok := w.complete(d); ok {
+			w.free = append(w.free, s)
+			w.busy.Add(-1)
 		}
 	}
 }
 
-// sendStep is how many operations an open loop that is behind sends together: the node
+// openStep is how many operations an open loop that is behind sends together: the node
 // works on them while the next are made, which take the memory of those that were
-// answered meanwhile, and not fresh memory for all that has fallen due.
-const sendStep = 512
+// answered meanwhile, and not fresh memory for all that has fallen due. It records as
+// many (some 40 µs) before it looks at its schedule again, so that one that never
+// catches up keeps pace.
+const openStep = 512
 
 // atOnce is a channel that always has something.
 var atOnce = func() <-chan struct{} {
@@ -488,11 +495,6 @@ func (w *worker) complete(d Done) (uint32, bool) {
 	w.finished = append(w.finished, finish{d, sl.intended, sl.sent, sl.read})
 	return s, true
 }
-
-// recordStep is how many operations an open loop records before it looks at its
-// schedule again: some 40 µs, and as many as it sends meanwhile where it is behind, so that
-// one that never catches up keeps pace.
-const recordStep = sendStep
 
 // recordSome records up to n operations that are done; true where none is left.
 func (w *worker) recordSome(n int) bool {
