@@ -241,6 +241,11 @@ func (c *cluster) Propose(ctx context.Context, payloads [][]byte) error {
 	return c.tolerant(c.o.proposer.Load().node.Propose(ctx, payloads...))
 }
 
+// Enqueue implements load.Target.
+func (c *cluster) Enqueue(ctx context.Context, payloads [][]byte) error {
+	return c.tolerant(c.o.proposer.Load().node.Enqueue(ctx, payloads...))
+}
+
 // Read implements load.Target.
 func (c *cluster) Read(ctx context.Context, ids []uint64) error {
 	batch := make([]load.Done, len(ids))

@@ -244,21 +244,24 @@ func (gs *groupSet) groupOf(id uint64) int {
 
 // Propose implements load.Target.
 func (gs *groupSet) Propose(ctx context.Context, payloads [][]byte) error {
-	for i, mine := range spread(payloads, len(gs.clusters), func(p []byte) int { return gs.groupOf(load.ID(p)) }) {
-		if len(mine) > 0 {
-			if err := gs.clusters[i].Propose(ctx, mine); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return handOut(gs, payloads, load.ID, func(c *cluster, mine [][]byte) error { return c.Propose(ctx, mine) })
+}
+
+// Enqueue implements load.Target.
+func (gs *groupSet) Enqueue(ctx context.Context, payloads [][]byte) error {
+	return handOut(gs, payloads, load.ID, func(c *cluster, mine [][]byte) error { return c.Enqueue(ctx, mine) })
 }
 
 // Read implements load.Target.
 func (gs *groupSet) Read(ctx context.Context, ids []uint64) error {
-	for i, mine := range spread(ids, len(gs.clusters), gs.groupOf) {
+	return handOut(gs, ids, func(id uint64) uint64 { return id }, func(c *cluster, mine []uint64) error { return c.Read(ctx, mine) })
+}
+
+// handOut gives each group its part of items.
+func handOut[T any](gs *groupSet, items []T, id func(T) uint64, give func(*cluster, []T) error) error {
+	for i, mine := range spread(items, len(gs.clusters), func(item T) int { return gs.groupOf(id(item)) }) {
 		if len(mine) > 0 {
-			if err := gs.clusters[i].Read(ctx, mine); err != nil {
+			if err := give(gs.clusters[i], mine); err != nil {
 				return err
 			}
 		}

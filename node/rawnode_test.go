@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -323,6 +324,45 @@ func TestProposeTakesOver(t *testing.T) {
 	}
 	if rd := d.ready(); len(rd.Entries) != 2 {
 		t.Errorf("%d entries were proposed, want both", len(rd.Entries))
+	}
+}
+
+// TestEnqueueDoesNotCompute: where Propose waits until raft is free, Enqueue returns,
+// and what it was given is proposed later, in its order.
+func TestEnqueueDoesNotCompute(t *testing.T) {
+	d := startDriven(t, RaftRawNode, 1, 2, 3)
+	d.lead()
+	n := newHarness(true).n
+	n.raft, n.raw, n.proposals = d.raft, d.raw, newQueue[*raftpb.Entry](2*yieldEvery)
+	n.cfg.MaxBatch = 2 * yieldEvery
+	n.lead.Store(1)
+	n.goRun(n.proposeLoop)
+	defer n.wg.Wait()
+	defer n.cancel()
+	payloads := make([][]byte, yieldEvery+1)
+	for i := range payloads {
+		payloads[i] = []byte{byte(i)}
+	}
+	d.raw.mu.Lock() // raft computes
+	enqueued := make(chan error, 1)
+	go func() { enqueued <- n.Enqueue(context.Background(), payloads...) }()
+	select {
+	case err := <-enqueued:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("Enqueue waits for raft")
+	}
+	d.raw.mu.Unlock()
+	var got []*raftpb.Entry
+	for len(got) < len(payloads) {
+		got = append(got, d.handle().Entries...)
+	}
+	for i, e := range got {
+		if !bytes.Equal(e.GetData(), payloads[i]) {
+			t.Fatalf("entry %d holds %v, want %v", i, e.GetData(), payloads[i])
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func TestAlarmWithoutClock(t *testing.T) {
 // counting answers nothing, and counts what it is given.
 type counting struct {
 	*immediate
-	calls, ops atomic.Int64
+	calls, ops, enqueued atomic.Int64
 }
 
 func (c *counting) Propose(ctx context.Context, ps [][]byte) error {
@@ -99,12 +99,17 @@ func (c *counting) Propose(ctx context.Context, ps [][]byte) error {
 	return nil
 }
 
+func (c *counting) Enqueue(ctx context.Context, ps [][]byte) error {
+	c.enqueued.Add(int64(len(ps)))
+	return c.Propose(ctx, ps)
+}
+
 // sendFor runs an open loop against a target that does not answer.
-func sendFor(t *testing.T, cfg Config, d time.Duration) (calls, ops int64) {
+func sendFor(t *testing.T, cfg Config, d time.Duration) *counting {
 	t.Helper()
 	cfg.Payloads, cfg.TimersOnly = payloads(t, 64, 64), true
+	target := &counting{}
 	synctest.Test(t, func(t *testing.T) {
-		target := &counting{}
 		g, err := NewGenerator(cfg, target)
 		if err != nil {
 			t.Fatal(err)
@@ -112,22 +117,25 @@ func sendFor(t *testing.T, cfg Config, d time.Duration) (calls, ops int64) {
 		g.Start(t.Context(), time.Now())
 		time.Sleep(d)
 		synctest.Wait()
-		calls, ops = target.calls.Load(), target.ops.Load()
 		if err := g.Stop(); err != nil {
 			t.Fatal(err)
 		}
 	})
-	return calls, ops
+	return target
 }
 
-// TestFastLoopSendsTogether: a slow open loop sends every operation when it is due, a
-// fast one all that fell due within the pause.
+// TestFastLoopSendsTogether: a slow open loop sends every operation when it is due; a
+// fast one all that fell due within the pause, and lets the target compute elsewhere.
 func TestFastLoopSendsTogether(t *testing.T) {
 	const d = 10 * time.Millisecond
 	for _, tc := range []struct{ rate, perCall float64 }{
 		{1000, 1}, {fastRate, 1}, {5 * fastRate, 5 * fastRate * fastPause.Seconds()},
 	} {
-		calls, ops := sendFor(t, Config{Rate: tc.rate, Seed: 1}, d)
+		target := sendFor(t, Config{Rate: tc.rate, Seed: 1}, d)
+		calls, ops, enqueued := target.calls.Load(), target.ops.Load(), target.enqueued.Load()
+		if fast := tc.rate > fastRate; fast && enqueued != ops || !fast && enqueued != 0 {
+			t.Errorf("at %v a second %d of %d operations are enqueued", tc.rate, enqueued, ops)
+		}
 		if want := tc.rate * d.Seconds(); float64(ops) < want-tc.perCall || float64(ops) > want+1 {
 			t.Errorf("at %v a second %d operations are sent in %v, want %v", tc.rate, ops, d, want)
 		}
@@ -208,7 +216,8 @@ func testBehind(t *testing.T, target *stalling) {
 // TestFullLoopSleeps: an open loop that may send no more before an answer comes waits for
 // it, and does not look at the clock until then.
 func TestFullLoopSleeps(t *testing.T) {
-	calls, ops := sendFor(t, Config{Rate: 1000, Seed: 1, MaxInFlight: 3}, 100*time.Millisecond)
+	target := sendFor(t, Config{Rate: 1000, Seed: 1, MaxInFlight: 3}, 100*time.Millisecond)
+	calls, ops := target.calls.Load(), target.ops.Load()
 	if calls != 3 || ops != 3 {
 		t.Errorf("%d operations in %d calls, want the 3 that may be in flight", ops, calls)
 	}

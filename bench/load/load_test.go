@@ -122,6 +122,8 @@ func (i *immediate) Propose(_ context.Context, ps [][]byte) error {
 	return nil
 }
 
+func (i *immediate) Enqueue(ctx context.Context, ps [][]byte) error { return i.Propose(ctx, ps) }
+
 func (i *immediate) Read(_ context.Context, ids []uint64) error {
 	batch := make([]Done, len(ids))
 	for j, id := range ids {
@@ -310,6 +312,7 @@ func TestReads(t *testing.T) {
 type failing struct{}
 
 func (failing) Propose(context.Context, [][]byte) error { return errors.New("no leader") }
+func (failing) Enqueue(context.Context, [][]byte) error { return errors.New("no leader") }
 func (failing) Read(context.Context, []uint64) error    { return nil }
 
 func TestTargetFails(t *testing.T) {
@@ -385,6 +388,8 @@ func (e *echo) Propose(_ context.Context, ps [][]byte) error {
 	e.asked <- batch
 	return nil
 }
+
+func (e *echo) Enqueue(ctx context.Context, ps [][]byte) error { return e.Propose(ctx, ps) }
 
 func (e *echo) Read(context.Context, []uint64) error { return nil }
 
