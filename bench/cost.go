@@ -17,6 +17,7 @@ type usageNow struct {
 	ioErr   error
 	device  int64 // written to the device
 	devErr  error
+	quota   env.Quota
 	mem     runtime.MemStats
 	logical int64
 	won     int64 // elections
@@ -34,6 +35,7 @@ func (c *cluster) usage() *usageNow {
 		u.peak = m.Peak
 	}
 	u.peakReset = env.ResetPeakRSS() == nil
+	u.quota = env.CPUQuota()
 	runtime.ReadMemStats(&u.mem)
 	u.cpu, u.cpuErr = env.CPUTime()
 	u.io, u.ioErr = env.ProcIO()

@@ -26,7 +26,10 @@ type Part struct {
 	Logical int64                // handed to Save and SaveSnap, bytes
 	GCPause int64                // ns
 	Mallocs uint64
-	Syncs   *SyncPart
+	// Throttled is the share of the periods of a CPU quota in which it was used up; nil
+	// without one.
+	Throttled *float64
+	Syncs     *SyncPart
 }
 
 // SyncPart is what was seen of sync calls.
@@ -44,6 +47,8 @@ func (c *cluster) part() Part {
 		Logical: after.logical - before.logical,
 		GCPause: int64(after.mem.PauseTotalNs - before.mem.PauseTotalNs),
 		Mallocs: after.mem.Mallocs - before.mem.Mallocs,
+
+		Throttled: after.quota.Throttled(before.quota),
 	}
 	if before.counted {
 		sent := after.network.Sub(before.network)
@@ -128,6 +133,7 @@ func mergeCosts(run *result.Run, parts []Part) {
 		mallocs += p.Mallocs
 	}
 	run.GCPause = &pause
+	mergeThrottled(run, parts)
 	run.Bytes = &result.Bytes{Logical: logical}
 	mergeNetwork(run, parts)
 	run.Bytes.Written = sum(parts, func(p *Part) *int64 { return p.Written })
@@ -151,6 +157,23 @@ func mergeCosts(run *result.Run, parts []Part) {
 	}
 	allocs := float64(mallocs) / float64(run.Ops)
 	run.AllocsPerOp = &allocs
+}
+
+// throttledLimit is the share of the periods of a CPU quota in which it may be used up
+// before figures are in doubt: one stop in a hundred periods is in p99.
+const throttledLimit = 0.01
+
+// mergeThrottled writes the share of the process that was stopped most often: several
+// may be under one quota.
+func mergeThrottled(run *result.Run, parts []Part) {
+	for _, p := range parts {
+		if p.Throttled != nil && (run.Throttled == nil || *p.Throttled > *run.Throttled) {
+			run.Throttled = p.Throttled
+		}
+	}
+	if run.Throttled != nil && *run.Throttled > throttledLimit {
+		run.Flags = append(run.Flags, "throttled")
+	}
 }
 
 // mergeNetwork writes what the transports sent, and to how much an operation comes.

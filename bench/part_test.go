@@ -89,3 +89,33 @@ func TestElections(t *testing.T) {
 		t.Error("without a measured time the second election does not count")
 	}
 }
+
+// TestMergeThrottled: of several processes the one counts that was stopped most, and
+// more than one stop in a hundred periods of the quota is a flag.
+func TestMergeThrottled(t *testing.T) {
+	for _, tc := range []struct {
+		shares []*float64
+		want   *float64
+		flag   bool
+	}{
+		{[]*float64{nil, nil}, nil, false},
+		{[]*float64{new(0.0)}, new(0.0), false},
+		{[]*float64{new(0.01), nil}, new(0.01), false},
+		{[]*float64{nil, new(0.3), new(0.2)}, new(0.3), true},
+	} {
+		var parts []Part
+		for _, share := range tc.shares {
+			parts = append(parts, Part{Throttled: share})
+		}
+		var run result.Run
+		if err := MergeParts(&run, parts); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := run.Throttled, tc.want; (got == nil) != (want == nil) || got != nil && *got != *want {
+			t.Errorf("%d parts: throttled %v, want %v", len(parts), got, want)
+		}
+		if slices.Contains(run.Flags, "throttled") != tc.flag {
+			t.Errorf("%d parts: flags %v", len(parts), run.Flags)
+		}
+	}
+}

@@ -172,30 +172,47 @@ func (t tree) limits() (cores float64, memory int64) {
 			memory = m
 		}
 	}
+	t.eachGroup(func(controllers, group string) {
+		for _, base := range cpuBases(controllers) {
+			tighten(quotaV2(t.read(base, group, "cpu.max")), number(t.read(base, group, "memory.max")))
+			quota := number(t.read(base, group, "cpu.cfs_quota_us"))
+			if period := number(t.read(base, group, "cpu.cfs_period_us")); quota > 0 && period > 0 {
+				tighten(float64(quota)/float64(period), 0)
+			}
+		}
+		if controllers == "memory" {
+			if m := number(t.read("sys/fs/cgroup/memory", group, "memory.limit_in_bytes")); m < unlimitedV1 {
+				tighten(0, m)
+			}
+		}
+	})
+	return cores, memory
+}
+
+// eachGroup calls f with every cgroup that this process is in, and those above it.
+// Controllers is empty in version 2; in version 1 it names those of the hierarchy.
+func (t tree) eachGroup(f func(controllers, group string)) {
 	for line := range strings.Lines(t.read("proc/self/cgroup")) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(parts) != 3 {
 			continue
 		}
 		for _, group := range ancestors(parts[2]) {
-			switch parts[1] {
-			case "":
-				for _, base := range []string{"sys/fs/cgroup", "sys/fs/cgroup/unified"} {
-					tighten(quotaV2(t.read(base, group, "cpu.max")), number(t.read(base, group, "memory.max")))
-				}
-			case "memory":
-				if m := number(t.read("sys/fs/cgroup/memory", group, "memory.limit_in_bytes")); m < unlimitedV1 {
-					tighten(0, m)
-				}
-			case "cpu", "cpu,cpuacct", "cpuacct,cpu":
-				quota := number(t.read("sys/fs/cgroup/cpu", group, "cpu.cfs_quota_us"))
-				if period := number(t.read("sys/fs/cgroup/cpu", group, "cpu.cfs_period_us")); quota > 0 && period > 0 {
-					tighten(float64(quota)/float64(period), 0)
-				}
-			}
+			f(parts[1], group)
 		}
 	}
-	return cores, memory
+}
+
+// cpuBases are where a hierarchy of cgroups that limits CPU time is mounted; none where
+// it does not.
+func cpuBases(controllers string) []string {
+	switch controllers {
+	case "":
+		return []string{"sys/fs/cgroup", "sys/fs/cgroup/unified"}
+	case "cpu", "cpu,cpuacct", "cpuacct,cpu":
+		return []string{"sys/fs/cgroup/cpu"}
+	}
+	return nil
 }
 
 // unlimitedV1: version 1 writes the largest page-aligned number for "no limit".

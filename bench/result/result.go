@@ -179,6 +179,9 @@ type Run struct {
 	AllocsPerOp *float64 `json:"allocs_per_op,omitempty"`
 	GCPause     *int64   `json:"gc_pause_ns,omitempty"` // sum over the measured time
 	RSS         *int64   `json:"rss_bytes,omitempty"`   // highest
+	// Throttled is the share of the periods of a CPU quota (of a cgroup), in the measured
+	// time, in which it was used up; absent without a quota.
+	Throttled *float64 `json:"throttled_share,omitempty"`
 
 	Network *Network `json:"network,omitempty"` // what the transport cost
 
