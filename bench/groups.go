@@ -244,37 +244,32 @@ func (gs *groupSet) groupOf(id uint64) int {
 
 // Propose implements load.Target.
 func (gs *groupSet) Propose(ctx context.Context, payloads [][]byte) error {
-	return handOut(gs, payloads, load.ID, func(c *cluster, mine [][]byte) error { return c.Propose(ctx, mine) })
+	return handOut(ctx, gs, payloads, load.ID, (*cluster).Propose)
 }
 
 // Enqueue implements load.Target.
 func (gs *groupSet) Enqueue(ctx context.Context, payloads [][]byte) error {
-	return handOut(gs, payloads, load.ID, func(c *cluster, mine [][]byte) error { return c.Enqueue(ctx, mine) })
+	return handOut(ctx, gs, payloads, load.ID, (*cluster).Enqueue)
 }
 
 // Read implements load.Target.
 func (gs *groupSet) Read(ctx context.Context, ids []uint64) error {
-	return handOut(gs, ids, func(id uint64) uint64 { return id }, func(c *cluster, mine []uint64) error { return c.Read(ctx, mine) })
+	return handOut(ctx, gs, ids, func(id uint64) uint64 { return id }, (*cluster).Read)
 }
 
-// handOut gives each group its part of items.
-func handOut[T any](gs *groupSet, items []T, id func(T) uint64, give func(*cluster, []T) error) error {
-	for i, mine := range spread(items, len(gs.clusters), func(item T) int { return gs.groupOf(id(item)) }) {
-		if len(mine) > 0 {
-			if err := give(gs.clusters[i], mine); err != nil {
+// handOut gives each group its part of items, in their order.
+func handOut[T any](ctx context.Context, gs *groupSet, items []T, id func(T) uint64, give func(*cluster, context.Context, []T) error) error {
+	parts := make([][]T, len(gs.clusters))
+	for _, item := range items {
+		at := gs.groupOf(id(item))
+		parts[at] = append(parts[at], item)
+	}
+	for i, part := range parts {
+		if len(part) > 0 {
+			if err := give(gs.clusters[i], ctx, part); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// spread sorts items into n places, each in order.
-func spread[T any](items []T, n int, place func(T) int) [][]T {
-	out := make([][]T, n)
-	for _, item := range items {
-		at := place(item)
-		out[at] = append(out[at], item)
-	}
-	return out
 }
