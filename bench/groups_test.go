@@ -22,7 +22,6 @@ func TestRunGroups(t *testing.T) {
 		"async, open": func(s *Spec) {
 			s.Loop, s.Load, s.Backends = node.LoopAsync, Open(500), s.Backends[:1]
 		},
-		"open, fast": func(s *Spec) { s.Load, s.Backends = Open(50_000), s.Backends[:1] },
 		"reads, snapshots": func(s *Spec) {
 			s.Backends = s.Backends[:1]
 			s.ReadRatio, s.SnapshotEntries, s.CatchUpEntries = 0.3, 100, 20
