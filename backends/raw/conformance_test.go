@@ -21,9 +21,9 @@ func TestConformanceWithParams(t *testing.T) {
 		t.Skip("RAFTBENCH_RAW_CUTS is not set")
 	}
 	for _, setting := range []string{
-		"raw[segment=64KiB,recycle=off,sync=dsync]",
-		"raw[segment=256KiB,prealloc=fallocate,sync=fdatasync]",
-		"raw[segment=64KiB,prealloc=none,sync=fsync]",
+		"raw[segment=64KiB,recycle=off,io=direct,sync=dsync]",
+		"raw[segment=256KiB,prealloc=fallocate,io=direct,sync=fdatasync]",
+		"raw[segment=64KiB,prealloc=none,io=buffered,sync=fsync]",
 	} {
 		_, params, err := backends.ParseName(setting)
 		if err != nil {

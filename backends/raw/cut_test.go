@@ -242,11 +242,13 @@ func TestPowerCut(t *testing.T) {
 	for _, sector := range []int{512, 4096} {
 		for _, prealloc := range []string{"zero", "fallocate", "none"} {
 			for _, recycle := range []bool{true, false} {
-				cfg := config{segment: 8 << 10, recycle: recycle, prealloc: prealloc}
-				t.Run(fmt.Sprintf("sector=%d/prealloc=%s/recycle=%v", sector, prealloc, recycle), func(t *testing.T) {
-					t.Parallel()
-					powerCuts(t, cfg, sector, cuts)
-				})
+				for _, io := range []string{"buffered", "direct"} {
+					cfg := config{segment: 8 << 10, recycle: recycle, prealloc: prealloc, way: way{io: io}}
+					t.Run(fmt.Sprintf("sector=%d/prealloc=%s/recycle=%v/io=%s", sector, prealloc, recycle, io), func(t *testing.T) {
+						t.Parallel()
+						powerCuts(t, cfg, sector, cuts)
+					})
+				}
 			}
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -43,7 +42,8 @@ type disk interface {
 // file is an open segment.
 type file interface {
 	size() (int64, error)
-	// write may stay in the page cache.
+	// write and writeSync take whole pages: off, the length of p and its place in
+	// memory are multiples of pageBytes. What write is given may stay in the page cache.
 	write(p []byte, off int64) error
 	// writeSync makes p durable, and the size of the file if p extends it.
 	// Nothing else that was written before need be durable when it returns.
@@ -59,7 +59,7 @@ type file interface {
 // osDisk is a directory of the operating system.
 type osDisk struct {
 	dir    string
-	mode   string // of the parameter sync, never "auto"
+	way    way // without "auto"
 	onSync func(time.Duration)
 }
 
@@ -79,9 +79,9 @@ func (d *osDisk) open(name string) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &osFile{File: f, disk: d}
-	if d.mode == "dsync" {
-		if o.durable, err = os.OpenFile(d.path(name), os.O_RDWR|syscall.O_DSYNC, 0); err != nil {
+	o := &osFile{File: f, disk: d, synced: f}
+	if flags := d.way.flags(); flags != 0 {
+		if o.synced, err = os.OpenFile(d.path(name), os.O_RDWR|flags, 0); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 	}
@@ -145,8 +145,8 @@ func (d *osDisk) timed(sync func() error) error {
 // osFile is a file of an osDisk. Its errors name the file.
 type osFile struct {
 	*os.File
-	disk    *osDisk
-	durable *os.File // the same file, opened with O_DSYNC; nil if sync is not dsync
+	disk   *osDisk
+	synced *os.File // what writeSync writes to: the same, or opened again with the flags of the way
 }
 
 func (f *osFile) size() (int64, error) {
@@ -163,20 +163,20 @@ func (f *osFile) write(p []byte, off int64) error {
 }
 
 func (f *osFile) writeSync(p []byte, off int64) error {
-	if f.durable != nil {
+	if f.disk.way.sync == "dsync" {
 		return f.disk.timed(func() error {
-			_, err := f.durable.WriteAt(p, off)
+			_, err := f.synced.WriteAt(p, off)
 			return err
 		})
 	}
-	if err := f.write(p, off); err != nil {
+	if _, err := f.synced.WriteAt(p, off); err != nil {
 		return err
 	}
 	return f.sync()
 }
 
 func (f *osFile) sync() error {
-	if f.disk.mode == "fsync" {
+	if f.disk.way.sync == "fsync" {
 		return f.disk.timed(f.Sync)
 	}
 	return f.disk.timed(f.fdatasync)
@@ -199,8 +199,8 @@ func (f *osFile) allocate(size int64) error {
 func (f *osFile) truncate(size int64) error { return f.Truncate(size) }
 
 func (f *osFile) close() error {
-	if f.durable != nil {
-		return errors.Join(f.durable.Close(), f.Close())
+	if f.synced != f.File {
+		return errors.Join(f.synced.Close(), f.Close())
 	}
 	return f.Close()
 }

@@ -1,7 +1,7 @@
 // Package raw is a raft log on bare files: the smallest complete backend, and
 // the speed of light among them. A Save is one write and one sync of blocks that
 // were written before, so that the file system has nothing to record but the
-// data.
+// data; and where the disk is faster so, the write passes by the page cache.
 //
 // # On disk
 //
@@ -28,16 +28,17 @@
 // at the end; where it must sync, it syncs, and only then does the end move.
 // A hard state with nothing new but the commit index is written at the end
 // without a sync, and the end stays: the next record overwrites it, and carries
-// its hard state or a newer one. So:
+// its hard state or a newer one. (With io=direct there is no page cache that would
+// take it, and it waits in memory for the next record, or for Sync or Close.) So:
 //
 //   - The write of a record that was not acknowledged can be torn in any way.
 //     There is no valid record at the end then (its checksum covers all of it),
 //     and the log is cut there. Nothing else of it can look like a record later:
 //     a record has one header, and that is where the next record goes.
-//   - The write shares its first sector with acknowledged bytes. It writes them
-//     unchanged, so whichever version of the sector survives, they do. (A disk
-//     that leaves a sector unreadable when power fails within its write breaks
-//     this, and the promise of disks to write a sector whole or not at all.)
+//   - A write is of whole pages, and shares its first one with acknowledged bytes.
+//     It writes them unchanged, so whichever version of a sector survives, they do.
+//     (A disk that leaves a sector unreadable when power fails within its write
+//     breaks this, and the promise of disks to write a sector whole or not at all.)
 //   - A segment begins with two records in one write, the begin record and that
 //     of the Save. They start in the same sector, so the second one is not there
 //     without the first.
@@ -92,14 +93,15 @@ var params = []backends.Param{
 	{Name: "segment", Default: "16MiB", Meaning: "size of one file of the log, in whole pages"},
 	{Name: "recycle", Default: "on", Meaning: "reuse released files, one more than were begun since the last release: on, off"},
 	{Name: "prealloc", Default: "zero", Meaning: "how a new file is made ready: zero (written), fallocate (blocks reserved), none (it grows)"},
-	{Name: "sync", Default: "auto", Meaning: "how a write is made durable: fdatasync, dsync (O_DSYNC), fsync; auto is fdatasync unless dsync is faster by a quarter, measured once per device and process"},
+	{Name: "io", Default: "auto", Meaning: "the way of a write: buffered (through the page cache), direct (O_DIRECT); auto is buffered unless direct is clearly faster, measured once per device and process"},
+	{Name: "sync", Default: "auto", Meaning: "how a write is made durable: fdatasync, dsync (O_DSYNC), fsync; auto is fdatasync for buffered and dsync for direct writes, unless the other one is clearly faster, measured in the same way"},
 }
 
 type config struct {
 	segment  int64
 	recycle  bool
 	prealloc string
-	sync     string
+	way      way
 }
 
 func parse(given map[string]string) (config, error) {
@@ -108,7 +110,10 @@ func parse(given map[string]string) (config, error) {
 		segment:  p.Bytes("segment", 4<<10, 1<<30),
 		recycle:  p.Bool("recycle"),
 		prealloc: p.Choice("prealloc", "zero", "fallocate", "none"),
-		sync:     p.Choice("sync", "auto", "fdatasync", "dsync", "fsync"),
+		way: way{
+			io:   p.Choice("io", "auto", "buffered", "direct"),
+			sync: p.Choice("sync", "auto", "fdatasync", "dsync", "fsync"),
+		},
 	}
 	cfg.segment = (cfg.segment + pageBytes - 1) / pageBytes * pageBytes
 	return cfg, p.Err()
@@ -133,9 +138,11 @@ type storage struct {
 	log  logTerms
 	segs []*segment // that were begun; the last one is written to
 	end  int64      // of the durable records of the last one
-	// pending says that the record at end is a hard state that was not synced.
+	// pending says that a hard state was saved after that, without a sync.
 	pending bool
-	buf     []byte
+	// buf begins with the durable records of the page in which end lies, which are
+	// written again with the next one.
+	buf pages
 
 	first     *segment // prepared for a log that has no segment yet
 	snapIndex uint64   // of the newest snapshot
@@ -151,13 +158,10 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 	if err != nil {
 		return nil, backends.State{}, fmt.Errorf("raw: %w", err)
 	}
-	if cfg.sync == "auto" {
-		cfg.sync, err = preferredSync(opts.Dir)
+	if cfg.way, err = choose(opts.Dir, cfg.way); err != nil {
+		return nil, backends.State{}, fmt.Errorf("raw: %w", errors.Join(err, unlock()))
 	}
-	if err != nil {
-		return nil, backends.State{}, fmt.Errorf("raw: try sync modes: %w", errors.Join(err, unlock()))
-	}
-	s, st, err := openDisk(&osDisk{dir: opts.Dir, mode: cfg.sync, onSync: opts.OnSync}, cfg)
+	s, st, err := openDisk(&osDisk{dir: opts.Dir, way: cfg.way, onSync: opts.OnSync}, cfg)
 	if err != nil {
 		return nil, backends.State{}, fmt.Errorf("raw: open: %w", errors.Join(err, unlock()))
 	}
@@ -173,6 +177,8 @@ func openDisk(d disk, cfg config) (*storage, backends.State, error) {
 	}
 	s := &storage{disk: d, cfg: cfg, hs: r.hs, log: r.log, segs: r.segs, end: r.end,
 		snapIndex: r.snap.GetMetadata().GetIndex(), unlock: func() error { return nil }}
+	s.buf.huge = cfg.way.io == "direct"
+	s.buf.keep(r.tail)
 	s.prev = &raftpb.HardState{Term: &s.hs.term, Vote: &s.hs.vote, Commit: &s.hs.commit}
 	if err := s.settle(r); err != nil {
 		return nil, backends.State{}, err
@@ -286,13 +292,20 @@ func (s *storage) write(r *record, sync bool) error {
 	if len(s.segs) == 0 || sync && s.end+size+recordSize > s.cfg.segment {
 		return s.writeFirst(r, size)
 	}
+	if !sync && s.cfg.way.io == "direct" {
+		s.pending = true
+		return nil
+	}
 	seg := s.current()
-	s.buf = appendRecord(s.buf[:0], r, seg.number, s.end)
-	if err := s.flush(seg.file, s.end, sync); err != nil {
+	tail := s.end % pageBytes
+	s.buf.reserve(tail + size)
+	s.buf.b = appendRecord(s.buf.b[:tail], r, seg.number, s.end)
+	if err := s.flush(seg.file, s.end-tail, sync); err != nil {
 		return err
 	}
 	if sync {
 		s.end += size
+		s.buf.keep(s.buf.b[:tail+size])
 	}
 	s.pending = !sync
 	return nil
@@ -308,16 +321,20 @@ func (s *storage) writeFirst(r *record, size int64) error {
 		}
 	}
 	begin := record{kind: kindBegin, hs: s.hs, index: uint64(s.end)}
-	s.buf = appendRecord(s.buf[:0], &begin, seg.number, headerSize)
-	s.buf = appendRecord(s.buf, r, seg.number, headerSize+recordSize)
-	if err := s.flush(seg.file, headerSize, true); err != nil {
+	end := headerSize + recordSize + size
+	s.buf.reserve(end)
+	s.buf.b = appendHeader(s.buf.b[:0], header{number: seg.number, size: seg.size})
+	s.buf.b = appendRecord(s.buf.b, &begin, seg.number, headerSize)
+	s.buf.b = appendRecord(s.buf.b, r, seg.number, headerSize+recordSize)
+	if err := s.flush(seg.file, 0, true); err != nil {
 		return errors.Join(err, seg.file.close())
 	}
+	s.buf.keep(s.buf.b[:end])
 	var old file
 	if len(s.segs) > 0 {
 		old, s.current().file = s.current().file, nil
 	}
-	s.end, s.pending = headerSize+recordSize+size, false
+	s.end, s.pending = end, false
 	seg.grown = s.end > s.cfg.segment
 	s.segs = append(s.segs, seg)
 	s.begun++
@@ -328,26 +345,11 @@ func (s *storage) writeFirst(r *record, size int64) error {
 	return old.close()
 }
 
-const (
-	// keepBuffer bounds the memory that one large Save leaves behind.
-	keepBuffer = 4 << 20
-	// pageBytes is the unit of the page cache, and of the blocks of most file
-	// systems.
-	pageBytes = 4096
-)
-
-// flush writes the buffer, and zeros up to the end of its last page. The page is
-// written to disk as a whole anyway; if only a part of it were given, and it had
-// left the page cache since the segment was prepared, it would have to be read
-// first.
+// flush writes the buffer, and zeros up to the end of its last page. A page is
+// written to disk as a whole anyway; if only a part of it were given, and it had left
+// the page cache since the segment was prepared, it would have to be read first.
 func (s *storage) flush(f file, off int64, sync bool) error {
-	if part := (off + int64(len(s.buf))) % pageBytes; part > 0 {
-		s.buf = append(s.buf, zeros[:pageBytes-part]...)
-	}
-	b := s.buf
-	if cap(b) > keepBuffer {
-		s.buf = nil
-	}
+	b := s.buf.whole()
 	if sync {
 		return f.writeSync(b, off)
 	}
@@ -439,11 +441,9 @@ func (s *storage) Sync() error {
 	if s.err != nil || !s.pending {
 		return s.err
 	}
-	if err := s.current().file.sync(); err != nil {
+	if err := s.write(&record{kind: kindSave, hs: s.hs}, true); err != nil {
 		return s.fail("sync", err)
 	}
-	s.end += recordSize
-	s.pending = false
 	return nil
 }
 
@@ -520,9 +520,9 @@ func (s *storage) Close() error {
 		return s.err
 	}
 	var errs []error
-	if s.err == nil && len(s.segs) > 0 && !s.pending {
+	if direct := s.cfg.way.io == "direct"; s.err == nil && len(s.segs) > 0 && (direct || !s.pending) {
 		// The proof that everything before it is durable.
-		errs = append(errs, s.write(&record{kind: kindSave, hs: s.hs}, false))
+		errs = append(errs, s.write(&record{kind: kindSave, hs: s.hs}, direct))
 	}
 	s.err = backends.ErrClosed
 	errs = append(errs, s.prep.close())
@@ -532,6 +532,7 @@ func (s *storage) Close() error {
 	if s.first != nil {
 		errs = append(errs, s.first.file.close())
 	}
+	s.buf.free()
 	errs = append(errs, s.unlock())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("raw: close: %w", err)

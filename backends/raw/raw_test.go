@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/raftbench/raftbench/backends"
@@ -222,8 +223,8 @@ func TestBufferIsGivenBack(t *testing.T) {
 	d := newCutDisk(1, 512)
 	s, _ := mustOpen(t, d, smallConfig)
 	must(t, s.Save(hs(1, 1, 0), entries(1, 1, 1, keepBuffer+1)))
-	if cap(s.buf) > keepBuffer {
-		t.Errorf("a buffer of %d bytes is kept", cap(s.buf))
+	if got := cap(s.buf.b); got > keepBuffer {
+		t.Errorf("a buffer of %d bytes is kept", got)
 	}
 	must(t, s.Close())
 }
@@ -328,11 +329,28 @@ func (f *countingFile) writeSync(p []byte, off int64) error {
 	return f.file.writeSync(p, off)
 }
 
-// A Save is one write and one sync, a commit index alone one write, and neither
-// allocates.
+// ways are all that a directory's disk takes.
+func ways(t *testing.T, dir string) (all []way) {
+	t.Helper()
+	p, err := preferred(dir)
+	must(t, err)
+	for _, io := range []string{"buffered", "direct"} {
+		if io == "direct" && p.noDirect != nil {
+			t.Logf("no direct writes here: %v", p.noDirect)
+			continue
+		}
+		for _, sync := range []string{"fdatasync", "dsync", "fsync"} {
+			all = append(all, way{io, sync})
+		}
+	}
+	return all
+}
+
+// A Save is one write and one sync, a commit index alone one write, or none where the
+// page cache is not used, and neither allocates.
 func TestSaveCosts(t *testing.T) {
-	for _, mode := range []string{"fdatasync", "dsync", "fsync"} {
-		s := openDir(t, t.TempDir(), map[string]string{"sync": mode, "segment": "1MiB"}, nil)
+	for _, w := range ways(t, t.TempDir()) {
+		s := openDir(t, t.TempDir(), map[string]string{"io": w.io, "sync": w.sync, "segment": "1MiB"}, nil)
 		ents := entries(1, 1, 16, 100)
 		state, commit := hs(1, 1, 0), hs(1, 1, 0)
 		index := uint64(1)
@@ -351,52 +369,68 @@ func TestSaveCosts(t *testing.T) {
 		const runs = 50
 		// The goroutine that prepares segments allocates, too, and ends.
 		if got := testing.AllocsPerRun(runs, save); got >= 1 {
-			t.Errorf("sync=%s: %v allocations in each Save", mode, got)
+			t.Errorf("%v: %v allocations in each Save", w, got)
 		}
-		if counter.writes != 2*(runs+1) || counter.syncs != runs+1 {
-			t.Errorf("sync=%s: %d writes and %d syncs in %d rounds", mode, counter.writes, counter.syncs, runs+1)
+		writes := 2 * (runs + 1)
+		if w.io == "direct" {
+			writes = runs + 1
+		}
+		if counter.writes != writes || counter.syncs != runs+1 {
+			t.Errorf("%v: %d writes and %d syncs in %d rounds", w, counter.writes, counter.syncs, runs+1)
+		}
+		must(t, s.Save(state, entries(index, 1, 1, 100_000)))
+		if mapped := s.buf.mapped != nil; mapped != (w.io == "direct") {
+			t.Errorf("%v: huge pages for a large Save: %v", w, mapped)
 		}
 		must(t, s.Close())
 	}
 }
 
 func TestOnSync(t *testing.T) {
-	for _, mode := range []string{"fdatasync", "dsync", "fsync"} {
+	for _, w := range ways(t, t.TempDir()) {
 		syncs, nanos := 0, time.Duration(0)
-		d := &osDisk{dir: t.TempDir(), mode: mode, onSync: func(d time.Duration) { syncs, nanos = syncs+1, nanos+d }}
+		d := &osDisk{dir: t.TempDir(), way: w, onSync: func(d time.Duration) { syncs, nanos = syncs+1, nanos+d }}
 		f, err := d.open("file")
 		must(t, err)
 		check := func(what string, want int) {
 			t.Helper()
 			if syncs != want || nanos <= 0 && want > 0 {
-				t.Errorf("sync=%s: told of %d syncs in %v after %s, want %d", mode, syncs, nanos, what, want)
+				t.Errorf("%v: told of %d syncs in %v after %s, want %d", w, syncs, nanos, what, want)
 			}
 		}
-		must(t, f.write([]byte("abc"), 0))
+		flags, err := unix.FcntlInt(f.(*osFile).synced.Fd(), unix.F_GETFL, 0)
+		must(t, err)
+		if direct, dsync := flags&oDirect != 0, flags&unix.O_DSYNC != 0; direct != (w.io == "direct") || dsync != (w.sync == "dsync") {
+			t.Errorf("%v: direct %v, O_DSYNC %v", w, direct, dsync)
+		}
+		page := alignedBytes(pageBytes)
+		copy(page, "abc")
+		must(t, f.write(page, 0))
 		check("write", 0)
-		must(t, f.writeSync([]byte("abc"), 3))
+		must(t, f.writeSync(page, pageBytes))
 		check("writeSync", 1)
 		must(t, f.sync())
 		check("sync", 2)
 		must(t, d.syncNames())
 		check("syncNames", 3)
 		must(t, f.close())
-		if b, err := d.read("file", 100); err != nil || string(b) != "abcabc" {
-			t.Errorf("sync=%s: the file holds %q, %v", mode, b, err)
+		if b, err := d.read("file", 3*pageBytes); err != nil || string(b) != string(page)+string(page) {
+			t.Errorf("%v: the file holds %q, %v", w, b, err)
 		}
 	}
 }
 
-func TestAutoSync(t *testing.T) {
+func TestAuto(t *testing.T) {
 	dir := t.TempDir()
 	s := openDir(t, dir, nil, nil)
-	if s.cfg.sync != "fdatasync" && s.cfg.sync != "dsync" {
-		t.Errorf("sync=auto became %q", s.cfg.sync)
+	if w := s.cfg.way; !slices.Contains(ways(t, dir), w) || w.sync == "fsync" {
+		t.Errorf("auto became %v", w)
 	}
 	must(t, s.Save(hs(1, 1, 0), entries(1, 1, 3, 100)))
 	must(t, s.Close())
-	if _, err := os.Stat(filepath.Join(dir, probeName)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the file that was measured with is still there: %v", err)
+	left, err := filepath.Glob(filepath.Join(dir, "*.probe"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("files that were measured with are still there: %q, %v", left, err)
 	}
 	again, st, err := open(backends.Options{Dir: dir, Params: map[string]string{"sync": "dsync"}})
 	if err != nil || st.LastIndex() != 3 {
@@ -408,7 +442,7 @@ func TestAutoSync(t *testing.T) {
 func TestBadParams(t *testing.T) {
 	for _, params := range []map[string]string{
 		{"segment": "1"}, {"segment": "x"}, {"segment": "2GiB"}, {"recycle": "maybe"},
-		{"prealloc": "some"}, {"sync": "never"}, {"sinc": "auto"},
+		{"prealloc": "some"}, {"sync": "never"}, {"io": "both"}, {"sinc": "auto"},
 	} {
 		dir := filepath.Join(t.TempDir(), "not there")
 		_, _, err := open(backends.Options{Dir: dir, Params: params})

@@ -20,6 +20,7 @@ type recovered struct {
 	conflict bool
 	segs     []*segment // that were begun, in order, with their last; no file is open
 	end      int64      // where the records of the last of them end
+	tail     []byte     // what stands before that, from the start of its page
 
 	next, found uint32     // the first number that was not begun, the highest that has a file
 	released    []*segment // what an interrupted Release left
@@ -224,7 +225,7 @@ func (r *recovered) readTail(d disk, b []byte) error {
 	if later, ok := findRecord(b, n, off+alignment); ok {
 		return damaged(d, n, "offset %d: %w, but one at offset %d, which was written after it was on disk", off, errNoRecord, later)
 	}
-	r.end = off
+	r.end, r.tail = off, b[off/pageBytes*pageBytes:off]
 	return nil
 }
 

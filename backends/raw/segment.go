@@ -27,7 +27,8 @@ func parseName(name, suffix string) (number uint32, ok bool) {
 // segment is one file of the log.
 type segment struct {
 	number uint32
-	file   file // nil once a later segment was begun: nothing is read or written then
+	size   uint32 // of the file, as the header says it
+	file   file   // nil once a later segment was begun: nothing is read or written then
 	// last is the index of the last entry in it that no later record replaced;
 	// 0 if there is none.
 	last uint64
@@ -156,20 +157,23 @@ func (p *preparer) prepare(n uint32) (_ *segment, err error) {
 	if err := f.sync(); err != nil {
 		return nil, err
 	}
-	if err := f.writeSync(appendHeader(nil, header{number: n, size: uint32(size)}), 0); err != nil {
+	var b pages
+	b.reserve(headerSize)
+	b.b = appendHeader(b.b, header{number: n, size: uint32(size)})
+	if err := f.writeSync(b.whole(), 0); err != nil {
 		return nil, err
 	}
 	if err := p.disk.syncNames(); err != nil {
 		return nil, fmt.Errorf("sync the directory: %w", err)
 	}
-	return &segment{number: n, file: f}, nil
+	return &segment{number: n, size: uint32(size), file: f}, nil
 }
 
 // fillChunk is how much is written and synced at a time: a Save that comes in
 // between waits for one chunk on its way to the disk, not for a whole segment.
 const fillChunk = 1 << 20
 
-var zeros [fillChunk]byte
+var zeros = alignedBytes(fillChunk)
 
 // fill gives f its size and its blocks, and returns the size that it will never
 // fall below once it is synced.
@@ -191,7 +195,7 @@ func (p *preparer) fill(f file) (size int64, err error) {
 			return 0, err
 		}
 	}
-	for off := size; off < want && p.cfg.prealloc == "zero"; off += fillChunk {
+	for off := size / pageBytes * pageBytes; off < want && p.cfg.prealloc == "zero"; off += fillChunk {
 		select {
 		case <-p.stop:
 			return 0, errStopped

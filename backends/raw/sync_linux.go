@@ -2,9 +2,13 @@ package raw
 
 import (
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// oDirect is the flag of open that takes writes past the page cache; 0 where there is none.
+const oDirect = unix.O_DIRECT
 
 // fdatasync forces the data of f, and of its metadata what is needed to read
 // that data back, to disk.
@@ -24,3 +28,20 @@ func fallocate(f *os.File, size int64) error {
 		}
 	}
 }
+
+// mapHuge returns n bytes or more that begin at a huge page, which they lie in where the
+// system has one, and the mapping that they are a part of; nil where there is no memory.
+func mapHuge(n int) (b, mapped []byte) {
+	n = (n + hugePage - 1) / hugePage * hugePage
+	mapped, err := unix.Mmap(-1, 0, n+hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, nil
+	}
+	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(mapped))) % hugePage)
+	b = mapped[skip : skip+n : skip+n]
+	_ = unix.Madvise(b, unix.MADV_HUGEPAGE) // where it does not work, pages are small
+	return b, mapped
+}
+
+// unmap gives back what mapHuge has mapped. It cannot fail: it is a mapping.
+func unmap(mapped []byte) { _ = unix.Munmap(mapped) }

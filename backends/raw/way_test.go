@@ -1,0 +1,179 @@
+package raw
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+func times(n int, d time.Duration) []time.Duration {
+	out := make([]time.Duration, n)
+	for i := range out {
+		out[i] = d
+	}
+	return out
+}
+
+// Only a clear and steady preference is one.
+func TestClearlyFaster(t *testing.T) {
+	const us = time.Microsecond
+	half := append(times(8, 50*us), times(8, 200*us)...)
+	for _, c := range []struct {
+		name string
+		took []time.Duration // beside 100 µs
+		want bool
+	}{
+		{"equal", times(16, 100*us), false},
+		{"a little faster", times(16, 90*us), false},
+		{"faster by half, half of the time", half, false},
+		{"faster by a quarter", times(16, 75*us), true},
+		{"faster by a quarter, mostly", append(times(12, 75*us), times(4, 200*us)...), true},
+		{"slower", times(16, 150*us), false},
+	} {
+		if got := clearlyFaster(c.took, times(16, 100*us)); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// What a disk prefers, by what it takes for buffered and direct writes with fdatasync and
+// O_DSYNC.
+func TestDecide(t *testing.T) {
+	const us = time.Microsecond
+	for _, c := range []struct {
+		took         [4]time.Duration
+		noDirect     error
+		io           string
+		bufferedSync string
+		directSync   string
+	}{
+		{took: [4]time.Duration{100 * us, 98 * us, 95 * us, 93 * us}, io: "buffered", bufferedSync: "fdatasync", directSync: "dsync"},
+		{took: [4]time.Duration{100 * us, 50 * us, 80 * us, 79 * us}, io: "direct", bufferedSync: "dsync", directSync: "dsync"},
+		{took: [4]time.Duration{100 * us, 200 * us, 80 * us, 160 * us}, io: "direct", bufferedSync: "fdatasync", directSync: "fdatasync"},
+		{took: [4]time.Duration{100 * us, 50 * us}, noDirect: syscall.EINVAL, io: "buffered", bufferedSync: "dsync", directSync: "dsync"},
+	} {
+		p := preference{noDirect: c.noDirect}
+		var took [][]time.Duration
+		for _, d := range c.took {
+			took = append(took, times(16, d))
+		}
+		p.decide(took)
+		if p.io != c.io || p.sync["buffered"] != c.bufferedSync || p.sync["direct"] != c.directSync {
+			t.Errorf("%v, %v: %+v", c.took, c.noDirect, p)
+		}
+	}
+}
+
+// All directories of a device get one answer, which is not asked for twice.
+func TestOneAnswerPerDevice(t *testing.T) {
+	dir := t.TempDir()
+	auto := way{"auto", "auto"}
+	first, err := choose(dir, auto)
+	must(t, err)
+	// Where no probe could be made the answer is still known.
+	other := filepath.Join(dir, "other")
+	must(t, os.Mkdir(other, 0o700))
+	for _, io := range []string{"buffered", "direct"} { // in the way of a probe
+		must(t, os.Mkdir(filepath.Join(other, way{io: io}.probeName()), 0o700))
+	}
+	second, err := choose(other, auto)
+	if err != nil || second != first {
+		t.Errorf("another directory of the device: %v, %v; want %v", second, err, first)
+	}
+	if _, err := measure(other); !errors.Is(err, syscall.EISDIR) {
+		t.Errorf("a measurement that cannot be made: %v", err)
+	}
+}
+
+// What was named is not put aside by what was measured, and what the disk does not take
+// is said before anything is written.
+func TestChoose(t *testing.T) {
+	dir := t.TempDir()
+	for _, w := range ways(t, dir) {
+		if got, err := choose(dir, w); err != nil || got != w {
+			t.Errorf("%v became %v, %v", w, got, err)
+		}
+		got, err := choose(dir, way{w.io, "auto"})
+		if err != nil || got.io != w.io || got.sync != "fdatasync" && got.sync != "dsync" {
+			t.Errorf("%v with sync=auto became %v, %v", w, got, err)
+		}
+	}
+	device := deviceOf(t, dir)
+	devices.Lock()
+	measured := devices.found[device]
+	devices.found[device] = preference{noDirect: syscall.EINVAL, io: "buffered", sync: map[string]string{"buffered": "fdatasync"}}
+	devices.Unlock()
+	defer func() {
+		devices.Lock()
+		defer devices.Unlock()
+		devices.found[device] = measured
+	}()
+	if got, err := choose(dir, way{"auto", "auto"}); err != nil || got != (way{"buffered", "fdatasync"}) {
+		t.Errorf("on a disk without direct writes auto became %v, %v", got, err)
+	}
+	if _, err := choose(dir, way{"direct", "fdatasync"}); !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "io=buffered") {
+		t.Errorf("io=direct on a disk without direct writes: %v", err)
+	}
+}
+
+func deviceOf(t *testing.T, dir string) uint64 {
+	t.Helper()
+	fi, err := os.Stat(dir)
+	must(t, err)
+	stat, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Skip("no device numbers on this system")
+	}
+	return uint64(stat.Dev)
+}
+
+// What is appended after reserve stays where it is, at the start of a page, and what is
+// kept is the last page alone.
+func TestPages(t *testing.T) {
+	for _, huge := range []bool{false, true} {
+		t.Run(fmt.Sprint("huge=", huge), func(t *testing.T) { testPages(t, huge) })
+	}
+}
+
+func testPages(t *testing.T, huge bool) {
+	p := pages{huge: huge}
+	defer p.free()
+	want := ""
+	for i := range 300 {
+		n := 1 + i*i%9000
+		if i%50 == 49 {
+			n = i * i * 200 // up to four times what is kept
+		}
+		tail := len(p.b)
+		p.reserve(int64(tail + n))
+		place := unsafe.SliceData(p.b)
+		p.b = append(p.b, strings.Repeat(string(rune('a'+i%26)), n)...)
+		want += strings.Repeat(string(rune('a'+i%26)), n)
+		end := len(p.b)
+		b := p.whole()
+		must(t, wholePages(b, 0))
+		if unsafe.SliceData(b) != place {
+			t.Fatalf("the buffer moved while %d bytes were appended", n)
+		}
+		if got := string(b[:end]); got != want || strings.Trim(string(b[end:]), "\x00") != "" {
+			t.Fatalf("a write of %d bytes holds other bytes than the %d that were appended", len(b), end)
+		}
+		p.keep(p.b[:end])
+		want = want[len(want)/pageBytes*pageBytes:]
+		if string(p.b) != want {
+			t.Fatalf("%d bytes are kept, want %d", len(p.b), len(want))
+		}
+		if cap(p.b) > keepBuffer {
+			t.Fatalf("a buffer of %d bytes is kept", cap(p.b))
+		}
+		if mapped := p.mapped != nil; mapped && (!huge || cap(p.b)%hugePage != 0) {
+			t.Fatalf("a buffer of %d bytes is mapped, huge is %v", cap(p.b), huge)
+		}
+	}
+}
