@@ -105,6 +105,14 @@ type Options struct {
 	OnSync func(time.Duration)
 }
 
+// Chooser is implemented by a Storage that was left a setting to choose, by what it
+// measures of the disk for instance. It is optional.
+type Chooser interface {
+	// Chosen returns what was chosen, as Open would take it in Options.Params; nil
+	// where every setting was given. The caller may not change it.
+	Chosen() map[string]string
+}
+
 // Durability says what survives a power cut. Results of different durability
 // are never ranked together.
 type Durability string

@@ -72,7 +72,8 @@ type member struct {
 	state   *observedState
 	node    *node.Node
 	opened  time.Duration // how long Open took
-	down    bool          // a fault has stopped node and closed storage
+	chosen  map[string]string
+	down    bool // a fault has stopped node and closed storage
 }
 
 // pollEvery is how often the harness looks for a condition. It is far below what
@@ -140,6 +141,9 @@ func (c *cluster) startMember(m *member) error {
 		return fmt.Errorf("open %s of node %d in %s: %w", c.one.Backend.Label(), m.id, m.dir, err)
 	}
 	m.opened = time.Since(start)
+	if chooser, ok := storage.(backends.Chooser); ok {
+		m.chosen = chooser.Chosen()
+	}
 	if c.one.SlowDisk.Role != "" {
 		storage = &slowedStorage{Storage: storage, disk: &c.slow, node: m.id}
 	}

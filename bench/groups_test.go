@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,9 @@ func TestRunGroups(t *testing.T) {
 		"ready": func(*Spec) {},
 		"async, open": func(s *Spec) {
 			s.Loop, s.Load, s.Backends = node.LoopAsync, Open(500), s.Backends[:1]
+		},
+		"open, fast": func(s *Spec) { // which enqueues
+			s.Load, s.Backends, s.Ops = Open(50_000), s.Backends[2:], 2000
 		},
 		"reads, snapshots": func(s *Spec) {
 			s.Backends = s.Backends[:1]
@@ -46,10 +50,14 @@ func TestRunGroups(t *testing.T) {
 					t.Errorf("%s: syncs %+v, want those of three nodes", label, r.Fsync)
 				}
 			}
-			for _, label := range []string{"pebble[group-storage=shared]", "pebble[group-storage=separate]", "mem[group-storage=separate]"}[:len(spec.Backends)] {
-				if !labels[label] {
-					t.Errorf("no run of %s, but of %v", label, labels)
+			known := []string{"pebble[group-storage=shared]", "pebble[group-storage=separate]", "mem[group-storage=separate]"}
+			for label := range labels {
+				if !slices.Contains(known, label) {
+					t.Errorf("a run of %s", label)
 				}
+			}
+			if len(labels) != len(spec.Backends) {
+				t.Errorf("runs of %v, want %d backends", labels, len(spec.Backends))
 			}
 		})
 	}

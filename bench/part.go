@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -29,7 +30,9 @@ type Part struct {
 	// Throttled is the share of the periods of a CPU quota in which it was used up; nil
 	// without one.
 	Throttled *float64
-	Syncs     *SyncPart
+	// Chosen are the values of settings that the storages chose, each once, by setting.
+	Chosen map[string][]string
+	Syncs  *SyncPart
 }
 
 // SyncPart is what was seen of sync calls.
@@ -49,6 +52,7 @@ func (c *cluster) part() Part {
 		Mallocs: after.mem.Mallocs - before.mem.Mallocs,
 
 		Throttled: after.quota.Throttled(before.quota),
+		Chosen:    c.chosen(),
 	}
 	if before.counted {
 		sent := after.network.Sub(before.network)
@@ -73,6 +77,26 @@ func (c *cluster) part() Part {
 		p.Syncs = c.syncs.part()
 	}
 	return p
+}
+
+// chosen are the values that the storages of all nodes chose for settings.
+func (c *cluster) chosen() map[string][]string {
+	values := map[string][]string{}
+	for _, g := range c.every() {
+		for _, m := range g.members {
+			for setting, value := range m.chosen {
+				addOnce(values, setting, value)
+			}
+		}
+	}
+	return values
+}
+
+// addOnce adds a value to those of a setting, unless it is among them.
+func addOnce(values map[string][]string, setting, value string) {
+	if !slices.Contains(values[setting], value) {
+		values[setting] = append(values[setting], value)
+	}
 }
 
 // The sources of bytes written.
@@ -134,6 +158,7 @@ func mergeCosts(run *result.Run, parts []Part) {
 	}
 	run.GCPause = &pause
 	mergeThrottled(run, parts)
+	mergeChosen(run, parts)
 	run.Bytes = &result.Bytes{Logical: logical}
 	mergeNetwork(run, parts)
 	run.Bytes.Written = sum(parts, func(p *Part) *int64 { return p.Written })
@@ -173,6 +198,25 @@ func mergeThrottled(run *result.Run, parts []Part) {
 	}
 	if run.Throttled != nil && *run.Throttled > throttledLimit {
 		run.Flags = append(run.Flags, "throttled")
+	}
+}
+
+// mergeChosen writes what settings the backend chose; where nodes differ, all of them.
+func mergeChosen(run *result.Run, parts []Part) {
+	values := map[string][]string{}
+	for _, p := range parts {
+		for setting, chosen := range p.Chosen {
+			for _, value := range chosen {
+				addOnce(values, setting, value)
+			}
+		}
+	}
+	for setting, chosen := range values {
+		if run.Chosen == nil {
+			run.Chosen = map[string]string{}
+		}
+		slices.Sort(chosen)
+		run.Chosen[setting] = strings.Join(chosen, ", ")
 	}
 }
 

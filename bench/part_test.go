@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -117,5 +118,25 @@ func TestMergeThrottled(t *testing.T) {
 		if slices.Contains(run.Flags, "throttled") != tc.flag {
 			t.Errorf("%d parts: flags %v", len(parts), run.Flags)
 		}
+	}
+}
+
+// TestMergeChosen: what nodes chose is said once where they agree, and all of it where
+// they do not.
+func TestMergeChosen(t *testing.T) {
+	var run result.Run
+	err := MergeParts(&run, []Part{
+		{Chosen: map[string][]string{"io": {"direct"}, "sync": {"dsync"}}}, {},
+		{Chosen: map[string][]string{"io": {"direct", "buffered"}, "sync": {"dsync"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]string{"io": "buffered, direct", "sync": "dsync"}; !maps.Equal(run.Chosen, want) {
+		t.Errorf("chosen: %q, want %q", run.Chosen, want)
+	}
+	run = result.Run{}
+	if err := MergeParts(&run, []Part{{}, {}}); err != nil || run.Chosen != nil {
+		t.Errorf("nobody chose anything: %v, %v", run.Chosen, err)
 	}
 }

@@ -77,6 +77,9 @@ func TestRunEveryLoopAndLoad(t *testing.T) {
 				if spec.Workload.Kind != WorkloadSnapshot && (r.Ops == 0 || r.Response.Count == 0 || r.Errors > 0 && r.LeaderChanges == 0 || r.Save.Count == 0) {
 					t.Errorf("%s: %d operations, %d responses, %d errors, %d saves", r.Backend, r.Ops, r.Response.Count, r.Errors, r.Save.Count)
 				}
+				if chosen := r.Chosen["io"] != "" && r.Chosen["sync"] != ""; spec.Workload.Kind != WorkloadSnapshot && chosen != (r.Backend == "raw") {
+					t.Errorf("%s: chose %q", r.Backend, r.Chosen)
+				}
 				if (r.Snapshot != nil) != (r.Nodes >= 3) {
 					t.Errorf("%s: snapshot %+v with %d nodes", r.Backend, r.Snapshot, r.Nodes)
 				}

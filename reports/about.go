@@ -320,12 +320,35 @@ func (b *builder) options() *tableView {
 			for _, k := range slices.Sorted(maps.Keys(rw.params)) {
 				kv = append(kv, clean(k+"="+rw.params[k]))
 			}
+			options := firstOf(strings.Join(kv, " "), "defaults")
+			if chosen := chosenText(rw); chosen != "" {
+				options += "; chosen by the backend: " + chosen
+			}
 			r := firstRun(rw)
-			t.Rows = append(t.Rows, tableRow{b.number(rw), []string{clean(rw.backend), clean(rw.durability), firstOf(strings.Join(kv, " "), "defaults"),
+			t.Rows = append(t.Rows, tableRow{b.number(rw), []string{clean(rw.backend), clean(rw.durability), options,
 				countOrAbsent(r.GOMAXPROCS), countOrAbsent(r.Batch), measuredText(rw)}})
 		}
 	}
 	return orNil(t)
+}
+
+// chosenText is what settings a backend chose itself; where runs differ, in how many.
+func chosenText(rw *row) string {
+	runs := map[string]int{}
+	for _, r := range rw.runs {
+		for k, v := range r.Chosen {
+			runs[k+"="+v]++
+		}
+	}
+	var out []string
+	for _, kv := range slices.Sorted(maps.Keys(runs)) {
+		text := clean(kv)
+		if n := runs[kv]; n < len(rw.runs) {
+			text += fmt.Sprintf(" (%d of %d runs)", n, len(rw.runs))
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, " ")
 }
 
 // measuredText is how long each run of a row was measured, after its warm-up.

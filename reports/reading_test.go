@@ -2,6 +2,7 @@ package reports
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -270,5 +271,28 @@ func TestDurationIsSaid(t *testing.T) {
 	}
 	if strings.Contains(about, "<dt>go.etcd.io/bbolt") {
 		t.Error("modules stand among the machine's figures")
+	}
+}
+
+// TestChosenIsSaid: what a backend chose itself stands with the options that it was given.
+func TestChosenIsSaid(t *testing.T) {
+	t.Parallel()
+	r := sample(t, defaultSample())
+	if strings.Contains(section(t, "about", r), "chosen by the backend") {
+		t.Error("something is said to be chosen where nothing was")
+	}
+	runs := 0
+	for i := range r.Runs {
+		if run := &r.Runs[i]; run.Backend == "bbolt" {
+			run.Chosen = map[string]string{"io": "direct", "sync": "dsync"}
+			if runs == 0 {
+				run.Chosen["sync"] = "fdatasync"
+			}
+			runs++
+		}
+	}
+	want := fmt.Sprintf("chosen by the backend: io=direct sync=dsync (%d of %d runs) sync=fdatasync (1 of %d runs)", runs-1, runs, runs)
+	if !strings.Contains(section(t, "about", r), want) {
+		t.Errorf("not said: %s", want)
 	}
 }

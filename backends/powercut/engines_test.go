@@ -20,6 +20,7 @@ import (
 	"github.com/raftbench/raftbench/backends/powercut"
 	"github.com/raftbench/raftbench/backends/powercut/controls"
 	"github.com/raftbench/raftbench/backends/powercut/disk"
+	"github.com/raftbench/raftbench/backends/raw"
 	"github.com/raftbench/raftbench/bench/result"
 )
 
@@ -69,17 +70,7 @@ func TestEngines(t *testing.T) {
 // TestSnapshotsInEngine makes fewer cuts of the engines that can keep snapshots
 // themselves, set to: their log is the same. RAFTBENCH_POWERCUT_CUTS counts here, too.
 func TestSnapshotsInEngine(t *testing.T) {
-	require(t)
-	cuts := 8
-	if raceEnabled {
-		cuts = 2
-	}
-	if s := os.Getenv("RAFTBENCH_POWERCUT_CUTS"); s != "" {
-		var err error
-		if cuts, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	cuts := fewCuts(t)
 	for _, b := range all.Backends {
 		params := inEngine(b)
 		if params == nil {
@@ -89,6 +80,35 @@ func TestSnapshotsInEngine(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%s", b.Name, mode), func(t *testing.T) { cutEngine(t, b, params, mode, cuts) })
 		}
 	}
+}
+
+// TestWaysToWrite makes as many cuts of raw with and without the page cache: what it
+// chooses by itself depends on the disk.
+func TestWaysToWrite(t *testing.T) {
+	cuts := fewCuts(t)
+	for _, io := range []string{"buffered", "direct"} {
+		params := maps.Clone(powercut.SmallParams(raw.Backend))
+		params["io"] = io
+		for _, mode := range modes {
+			t.Run(fmt.Sprintf("%s/%s", io, mode), func(t *testing.T) { cutEngine(t, raw.Backend, params, mode, cuts) })
+		}
+	}
+}
+
+// fewCuts is how many cuts a setting gets whose engine has the full number already.
+func fewCuts(t *testing.T) int {
+	require(t)
+	if s := os.Getenv("RAFTBENCH_POWERCUT_CUTS"); s != "" {
+		cuts, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cuts
+	}
+	if raceEnabled {
+		return 2
+	}
+	return 8
 }
 
 // TestFirstFile cuts first lives: only in those is the directory of the files new. bbolt

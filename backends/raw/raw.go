@@ -119,7 +119,10 @@ func parse(given map[string]string) (config, error) {
 	return cfg, p.Err()
 }
 
-var _ backends.SnapshotStreamer = (*storage)(nil)
+var (
+	_ backends.SnapshotStreamer = (*storage)(nil)
+	_ backends.Chooser          = (*storage)(nil)
+)
 
 // storage is an open log.
 type storage struct {
@@ -127,6 +130,7 @@ type storage struct {
 	cfg    config
 	prep   *preparer
 	unlock func() error
+	chosen map[string]string // what was "auto"
 
 	// mu guards what follows: the loop calls Save while the apply side calls
 	// SaveSnap and Release.
@@ -158,14 +162,15 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 	if err != nil {
 		return nil, backends.State{}, fmt.Errorf("raw: %w", err)
 	}
-	if cfg.way, err = choose(opts.Dir, cfg.way); err != nil {
+	given := cfg.way
+	if cfg.way, err = choose(opts.Dir, given); err != nil {
 		return nil, backends.State{}, fmt.Errorf("raw: %w", errors.Join(err, unlock()))
 	}
 	s, st, err := openDisk(&osDisk{dir: opts.Dir, way: cfg.way, onSync: opts.OnSync}, cfg)
 	if err != nil {
 		return nil, backends.State{}, fmt.Errorf("raw: open: %w", errors.Join(err, unlock()))
 	}
-	s.unlock = unlock
+	s.unlock, s.chosen = unlock, given.chosen(cfg.way)
 	return s, st, nil
 }
 
@@ -239,6 +244,9 @@ func (s *storage) begin(conflict bool) error {
 	}
 	return s.write(&record{kind: kindSave, hs: s.hs}, true)
 }
+
+// Chosen implements [backends.Chooser].
+func (s *storage) Chosen() map[string]string { return s.chosen }
 
 func (s *storage) current() *segment { return s.segs[len(s.segs)-1] }
 

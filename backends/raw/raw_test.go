@@ -425,6 +425,8 @@ func TestAuto(t *testing.T) {
 	s := openDir(t, dir, nil, nil)
 	if w := s.cfg.way; !slices.Contains(ways(t, dir), w) || w.sync == "fsync" {
 		t.Errorf("auto became %v", w)
+	} else if got, want := s.Chosen(), map[string]string{"io": w.io, "sync": w.sync}; !maps.Equal(got, want) {
+		t.Errorf("chosen is said to be %q, want %q", got, want)
 	}
 	must(t, s.Save(hs(1, 1, 0), entries(1, 1, 3, 100)))
 	must(t, s.Close())
@@ -435,6 +437,9 @@ func TestAuto(t *testing.T) {
 	again, st, err := open(backends.Options{Dir: dir, Params: map[string]string{"sync": "dsync"}})
 	if err != nil || st.LastIndex() != 3 {
 		t.Fatalf("reopened to entries up to %d, %v", st.LastIndex(), err)
+	}
+	if got := again.(backends.Chooser).Chosen(); len(got) != 1 || got["io"] == "" {
+		t.Errorf("chosen with sync=dsync: %q", got)
 	}
 	must(t, again.Close())
 }

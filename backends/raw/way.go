@@ -27,6 +27,21 @@ func (w way) flags() int {
 	return flags
 }
 
+// chosen is what became of the settings of w that are "auto".
+func (w way) chosen(became way) map[string]string {
+	var chosen map[string]string
+	for _, p := range []struct{ name, given, became string }{{"io", w.io, became.io}, {"sync", w.sync, became.sync}} {
+		if p.given != "auto" {
+			continue
+		}
+		if chosen == nil {
+			chosen = map[string]string{}
+		}
+		chosen[p.name] = p.became
+	}
+	return chosen
+}
+
 // What is "auto" asks the device, not the directory: the nodes of a process whose data is
 // on one device get one answer, which is kept until the process ends. Nodes in processes
 // of their own measure each for itself; the rule of clearlyFaster makes them agree unless

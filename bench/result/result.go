@@ -121,11 +121,14 @@ type Run struct {
 	Block int    `json:"block"` // from 1
 	Order int    `json:"order"` // position in execution, from 1
 	// Lap is the turn within the block, from 1; absent where each block holds one.
-	Lap        int               `json:"lap,omitempty"`
-	Started    time.Time         `json:"started,omitzero"`
-	Env        string            `json:"env,omitempty"` // id of the result it comes from, in a merged report
-	Backend    string            `json:"backend"`
-	Params     map[string]string `json:"params,omitempty"`
+	Lap     int               `json:"lap,omitempty"`
+	Started time.Time         `json:"started,omitzero"`
+	Env     string            `json:"env,omitempty"` // id of the result it comes from, in a merged report
+	Backend string            `json:"backend"`
+	Params  map[string]string `json:"params,omitempty"`
+	// Chosen are settings that the backend chose itself, by what it measured of the disk;
+	// "a, b" where nodes differ.
+	Chosen     map[string]string `json:"chosen,omitempty"`
 	Durability string            `json:"durability"`
 	Transport  string            `json:"transport"`
 	Loop       string            `json:"loop"`
