@@ -166,6 +166,7 @@ func (c *cluster) startMember(m *member) error {
 		Snapshots: c.one.Snapshots, Logger: c.logger,
 		Trace: &node.Trace{
 			Committed: m.state.committed,
+			GiveWay:   c.o.generatorIsLate,
 			Leader: func(_ uint64, isLeader bool) {
 				if !isLeader {
 					return

@@ -41,6 +41,12 @@ type tally struct {
 	logical   atomic.Int64 // bytes handed to Save and SaveSnap, all nodes
 }
 
+// generatorIsLate reports whether the load is late, and then has somebody ready to send.
+func (t *tally) generatorIsLate() bool {
+	g := t.generator.Load()
+	return g != nil && g.Late()
+}
+
 // elected notes that a node has become leader.
 func (o *observer) elected(id uint64) { o.event("leader", id, "elected") }
 

@@ -60,6 +60,7 @@ func (n *Node) applyLoop() {
 				n.fail(err)
 				return
 			}
+			n.giveWay()
 		case req := <-n.snapshots.requests:
 			n.startSnapshot(req)
 		case <-n.stopc:

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,6 +83,7 @@ type group struct {
 	kvs   map[uint64]*counted
 	// streams are the nodes whose storage takes streams.
 	streams map[uint64]bool
+	trace   *node.Trace
 }
 
 // counted is a state machine that can be asked how much it has applied while it
@@ -105,8 +108,10 @@ func (c *counted) Restore(data []byte) error {
 	return c.KV.Restore(data)
 }
 
-func newGroup(t *testing.T, d drive, n int) *group {
-	g := &group{t: t, drive: d, net: mem.New(mem.Options{}), nodes: map[uint64]*node.Node{}, disks: map[uint64]*kept{}, kvs: map[uint64]*counted{}}
+func newGroup(t *testing.T, d drive, n int) *group { return newTracedGroup(t, d, n, nil) }
+
+func newTracedGroup(t *testing.T, d drive, n int, trace *node.Trace) *group {
+	g := &group{t: t, drive: d, trace: trace, net: mem.New(mem.Options{}), nodes: map[uint64]*node.Node{}, disks: map[uint64]*kept{}, kvs: map[uint64]*counted{}}
 	for id := uint64(1); id <= uint64(n); id++ {
 		g.peers = append(g.peers, id)
 	}
@@ -138,7 +143,7 @@ func (g *group) start(id uint64, joining bool) {
 	}
 	n, err := node.Start(node.Config{
 		ID: id, Peers: g.peers, Joining: joining, Storage: storage, State: g.disks[id].reopen(g.t), StateMachine: g.kvs[id],
-		Network: g.net, Loop: g.drive.loop, Raft: g.drive.raft, Tick: 10 * time.Millisecond, SnapshotEntries: 200, CatchUpEntries: 50,
+		Network: g.net, Loop: g.drive.loop, Raft: g.drive.raft, Tick: 10 * time.Millisecond, SnapshotEntries: 200, CatchUpEntries: 50, Trace: g.trace,
 	})
 	if err != nil {
 		g.t.Fatal(err)
@@ -176,6 +181,30 @@ func (g *group) leader() *node.Node {
 		return false
 	})
 	return lead
+}
+
+// TestGiveWay: whatever holds a P for long asks whether it should give way.
+func TestGiveWay(t *testing.T) {
+	var asked sync.Map // name of the function that asks
+	g := newTracedGroup(t, drive{node.LoopReady, node.RaftRawNode}, 3, &node.Trace{GiveWay: func() bool {
+		var pcs [8]uintptr
+		frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+		for more := true; more; {
+			var f runtime.Frame
+			f, more = frames.Next()
+			asked.Store(strings.TrimSuffix(f.Function, ".func1"), true)
+		}
+		return true
+	}})
+	if err := g.leader().Enqueue(context.Background(), payload(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, who := range []string{"run", "applyLoop", "proposeLoop", "Process"} {
+		g.until(who+" asks whether to give way", func() bool {
+			_, ok := asked.Load("github.com/raftbench/raftbench/node.(*Node)." + who)
+			return ok
+		})
+	}
 }
 
 func payload(id uint64) []byte {

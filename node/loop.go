@@ -52,6 +52,7 @@ func (n *Node) run() {
 			n.fail(err)
 			return
 		}
+		n.giveWay()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -113,6 +114,10 @@ const (
 type Trace struct {
 	// Committed is called by the loop when it hands entries to the apply side.
 	Committed func(ents []*raftpb.Entry)
+	// GiveWay is called by a goroutine of the node between two pieces of its work, which
+	// may be short. Where it returns true, the goroutine lets others run: it asks for
+	// somebody who keeps a schedule, and is late because this process has few Ps.
+	GiveWay func() bool
 	// Leader is called when the node learns of a leader (0: none) or of its own
 	// role.
 	Leader func(lead uint64, isLeader bool)
@@ -238,6 +243,15 @@ func Start(cfg Config) (*Node, error) {
 	}
 	return n, nil
 }
+
+// giveWay lets others run where they ask for it.
+func (n *Node) giveWay() {
+	if n.othersAsk() {
+		runtime.Gosched()
+	}
+}
+
+func (n *Node) othersAsk() bool { return n.cfg.Trace.GiveWay != nil && n.cfg.Trace.GiveWay() }
 
 func (n *Node) goRun(f func()) {
 	n.wg.Add(1)
@@ -441,7 +455,9 @@ func (n *Node) Process(ctx context.Context, m *raftpb.Message) error {
 		return ErrStopped
 	default:
 	}
-	return n.raft.Step(ctx, m)
+	err := n.raft.Step(ctx, m)
+	n.giveWay()
+	return err
 }
 
 // ReportUnreachable implements [Receiver].

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -106,6 +107,13 @@ type worker struct {
 
 	generation uint32 // of the last operation
 
+	// An open loop's: turn is held by the goroutine that takes its turn, on which all of
+	// the above is.
+	turn    sync.Mutex
+	next    time.Duration // when the next operation is intended
+	due     atomic.Int64  // when the next turn is to be taken, since base, ns; 0 while that is not awaited
+	standIn chan struct{} // wakes the goroutine that takes a turn which is late; nil without one
+
 	mu    sync.Mutex
 	done  []Done
 	spare []Done
@@ -171,6 +179,9 @@ func (g *Generator) Start(ctx context.Context, base time.Time) {
 	for i := range n {
 		w := &worker{g: g, index: i + g.cfg.FirstWorker, rec: newRecorder(), wake: make(chan struct{}, 1),
 			rng: newRand(g.cfg.Seed, i)}
+		if g.fast() {
+			w.standIn = make(chan struct{}, 1)
+		}
 		g.workers = append(g.workers, w)
 	}
 	g.started.Store(true)
@@ -179,23 +190,28 @@ func (g *Generator) Start(ctx context.Context, base time.Time) {
 		if i < g.cfg.Clients%n {
 			clients++
 		}
-		g.wg.Add(1)
-		go func() {
-			defer g.wg.Done()
-			var err error
-			switch {
-			case g.cfg.Batches:
-				err = w.batched(ctx)
-			case g.cfg.Clients > 0:
-				err = w.closed(ctx, clients)
-			default:
-				err = w.open(ctx)
+		switch {
+		case g.cfg.Batches:
+			g.run(ctx, w.batched)
+		case g.cfg.Clients > 0:
+			g.run(ctx, func(ctx context.Context) error { return w.closed(ctx, clients) })
+		default:
+			w.next = g.Now()
+			g.run(ctx, w.open)
+			if w.standIn != nil {
+				g.run(ctx, w.openLate)
 			}
-			if err != nil && ctx.Err() == nil {
-				g.err.CompareAndSwap(nil, &err)
-			}
-		}()
+		}
 	}
+}
+
+// run runs a goroutine of the generator, whose first error is Stop's.
+func (g *Generator) run(ctx context.Context, f func(context.Context) error) {
+	g.wg.Go(func() {
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			g.err.CompareAndSwap(nil, &err)
+		}
+	})
 }
 
 func newRand(seed int64, worker int) *rand.Rand {
@@ -368,34 +384,28 @@ func (w *worker) closed(ctx context.Context, clients int) error {
 
 // open sends on a schedule that does not depend on the answers.
 func (w *worker) open(ctx context.Context) error {
-	next := w.g.Now()
 	alarm := newAlarm(!w.g.cfg.TimersOnly)
 	defer alarm.close()
 	timeouts := time.NewTicker(w.g.cfg.Timeout / 4)
 	defer timeouts.Stop()
-	defer w.recordAll()
-	pause := w.g.pause()
+	defer func() {
+		w.turn.Lock()
+		defer w.turn.Unlock()
+		w.recordAll()
+	}()
 	for {
-		now := w.g.Now()
-		for n := 0; n < openStep && next <= now && w.maySend(next); n++ {
-			w.begin(w.slot(), next, now)
-			next += w.gap()
-		}
-		if err := w.flush(ctx); err != nil {
+		pause, err := w.takeTurn(ctx)
+		if err != nil {
 			return err
-		}
-		behind := next <= now && w.maySend(next)
-		if recorded := w.recordSome(openStep); !recorded && !behind {
-			continue // first look whether the next one is due
 		}
 		var again <-chan struct{}
 		switch {
-		case behind:
+		case pause == 0:
 			again = atOnce
-		case w.maySend(next):
-			alarm.set(max(next-w.g.Now(), pause))
+		case pause == untilAnswer:
+			alarm.stop()
 		default:
-			alarm.stop() // room comes with an answer
+			alarm.set(pause)
 		}
 		select {
 		case <-again:
@@ -403,12 +413,89 @@ func (w *worker) open(ctx context.Context) error {
 		case <-alarm.rings():
 		case <-w.wake:
 		case <-timeouts.C:
+			w.turn.Lock()
 			w.expire(w.g.Now(), func(s uint32) { w.free = append(w.free, s) })
+			w.turn.Unlock()
 		case <-ctx.Done():
 			return nil
 		}
-		w.collect()
 	}
+}
+
+// openLate takes the turns of an open loop that are late. Its own goroutine may stand in
+// the queue of a P that the garbage collector or a node has for milliseconds, while on
+// another P somebody looks whether it is late ([Generator.Late]).
+func (w *worker) openLate(ctx context.Context) error {
+	for {
+		select {
+		case <-w.standIn:
+			if _, err := w.takeTurn(ctx); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// untilAnswer is the pause of an open loop that may have no more operations in flight, or
+// sends no more.
+const untilAnswer time.Duration = math.MaxInt64
+
+// takeTurn takes the answers that have come, sends what is due, and records some of what
+// is done. It returns how long the open loop then waits, unless an answer comes.
+func (w *worker) takeTurn(ctx context.Context) (pause time.Duration, err error) {
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	w.due.Store(0)
+	w.collect()
+	now := w.g.Now()
+	for n := 0; n < openStep && w.next <= now && w.maySend(w.next); n++ {
+		w.begin(w.slot(), w.next, now)
+		w.next += w.gap()
+	}
+	if err := w.flush(ctx); err != nil {
+		return 0, err
+	}
+	recorded := w.recordSome(openStep)
+	may := w.maySend(w.next)
+	now = w.g.Now()
+	switch {
+	case !recorded || may && w.next <= now:
+		pause = 0 // first look whether the next one is due, or it is
+	case may:
+		pause = max(w.next-now, w.g.pause())
+	default:
+		return untilAnswer, nil
+	}
+	w.due.Store(int64(now + pause))
+	return pause, nil
+}
+
+// lateBy is how late an open loop's turn is before somebody else takes it: later than
+// timers mostly are.
+const lateBy = 100 * time.Microsecond
+
+// Late reports whether a fast open loop is late with its turn, and then has a goroutine
+// ready to take it where it was called: the caller should give way (runtime.Gosched). It is
+// for those who have a P for long, between two pieces of their work, and takes 50 ns.
+func (g *Generator) Late() bool {
+	if !g.fast() || !g.started.Load() {
+		return false
+	}
+	late := false
+	for _, w := range g.workers {
+		due := w.due.Load()
+		if due == 0 || int64(g.Now()) < due+int64(lateBy) || !w.due.CompareAndSwap(due, 0) {
+			continue
+		}
+		select {
+		case w.standIn <- struct{}{}:
+		default:
+		}
+		late = true
+	}
+	return late
 }
 
 // collect takes the answers that have come to an open loop.

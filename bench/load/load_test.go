@@ -433,3 +433,92 @@ func BenchmarkGenerator(b *testing.B) {
 		})
 	}
 }
+
+// TestLate: whoever finds a fast open loop late has another goroutine take its turn, once
+// for each; one that is not late, not awaited or not fast takes its own.
+func TestLate(t *testing.T) {
+	const behind = 5 * time.Millisecond
+	for _, tc := range []struct {
+		name string
+		rate float64
+		due  time.Duration // since now; 0: not awaited
+		late bool
+	}{
+		{"late", 2 * fastRate, -time.Second, true},
+		{"a little late", 2 * fastRate, -lateBy / 2, false},
+		{"not due", 2 * fastRate, time.Hour, false},
+		{"not awaited", 2 * fastRate, 0, false},
+		{"not fast", fastRate, -time.Second, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(time.Minute) // so that no time is before the start
+			target := &counting{}
+			g, err := NewGenerator(Config{Rate: tc.rate, Payloads: payloads(t, 64, 64), TimersOnly: true}, target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.base = time.Now().Add(-time.Minute)
+			w := &worker{g: g, rec: newRecorder(), rng: newRand(1, 0), standIn: make(chan struct{}, 1)}
+			w.next = g.Now() - behind
+			if tc.due != 0 {
+				w.due.Store(int64(g.Now() + tc.due))
+			}
+			g.workers = []*worker{w}
+			g.started.Store(true)
+			if got := g.Late(); got != tc.late {
+				t.Errorf("%s: late is %v", tc.name, got)
+			}
+			if g.Late() {
+				t.Errorf("%s: somebody is asked for a second time", tc.name)
+			}
+			var ctx context.Context
+			ctx, g.cancel = context.WithCancel(context.Background())
+			g.run(ctx, w.openLate)
+			synctest.Wait()
+			want := int64(0)
+			if tc.late {
+				want = int64(behind.Seconds()*tc.rate) + 1
+			}
+			if got := target.enqueued.Load(); got != want {
+				t.Errorf("%s: %d operations are sent, want %d", tc.name, got, want)
+			}
+			if due := time.Duration(w.due.Load()) - g.Now(); tc.late && (due <= 0 || due > fastPause) {
+				t.Errorf("%s: the next turn is due in %v", tc.name, due)
+			}
+			if err := g.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestLateTurnsAreTaken: a fast open loop that was started has somebody who takes a turn
+// while its own goroutine waits for its time.
+func TestLateTurnsAreTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &counting{}
+		g, err := NewGenerator(Config{Rate: 2 * fastRate, Payloads: payloads(t, 64, 64), TimersOnly: true}, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Start(t.Context(), time.Now())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		sent := target.enqueued.Load()
+		w := g.workers[0]
+		w.turn.Lock()
+		w.next -= time.Millisecond
+		w.turn.Unlock()
+		w.due.Store(int64(g.Now() - time.Millisecond))
+		if !g.Late() {
+			t.Error("not late")
+		}
+		synctest.Wait() // no time passes
+		if got := target.enqueued.Load() - sent; got < 70 {
+			t.Errorf("%d operations are sent, want about 80", got)
+		}
+		if err := g.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
