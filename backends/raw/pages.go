@@ -23,8 +23,7 @@ type pages struct {
 	b []byte // what is to be written; it begins at a page
 	// huge asks for memory in huge pages where the buffer is more than a few pages long.
 	// A write past the page cache hands memory to the disk, piece by piece where each
-	// page is somewhere else: 128 entries of 1 KiB took 109 instead of 127 µs
-	// (BenchmarkFloor).
+	// page is somewhere else: 128 entries of 1 KiB took 109 instead of 127 µs.
 	huge   bool
 	mapped []byte // the memory of b, where it is not the heap's
 }
