@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -50,14 +49,14 @@ func TestRunGroups(t *testing.T) {
 					t.Errorf("%s: syncs %+v, want those of three nodes", label, r.Fsync)
 				}
 			}
-			known := []string{"pebble[group-storage=shared]", "pebble[group-storage=separate]", "mem[group-storage=separate]"}
-			for label := range labels {
-				if !slices.Contains(known, label) {
-					t.Errorf("a run of %s", label)
-				}
+			want := []string{"pebble[group-storage=shared]", "pebble[group-storage=separate]", "mem[group-storage=separate]"}
+			if spec.Backends[0].Name == "mem" {
+				want = want[2:]
 			}
-			if len(labels) != len(spec.Backends) {
-				t.Errorf("runs of %v, want %d backends", labels, len(spec.Backends))
+			for _, label := range want[:len(spec.Backends)] {
+				if !labels[label] {
+					t.Errorf("no run of %s, but of %v", label, labels)
+				}
 			}
 		})
 	}

@@ -30,8 +30,8 @@ type Part struct {
 	// Throttled is the share of the periods of a CPU quota in which it was used up; nil
 	// without one.
 	Throttled *float64
-	// Chosen are the values of settings that the storages chose, each once, by setting.
-	Chosen map[string][]string
+	// Chosen are settings that storages chose, a map for each that did.
+	Chosen []map[string]string
 	Syncs  *SyncPart
 }
 
@@ -79,24 +79,16 @@ func (c *cluster) part() Part {
 	return p
 }
 
-// chosen are the values that the storages of all nodes chose for settings.
-func (c *cluster) chosen() map[string][]string {
-	values := map[string][]string{}
+// chosen is what the storages of all nodes chose.
+func (c *cluster) chosen() (all []map[string]string) {
 	for _, g := range c.every() {
 		for _, m := range g.members {
-			for setting, value := range m.chosen {
-				addOnce(values, setting, value)
+			if m.chosen != nil {
+				all = append(all, m.chosen)
 			}
 		}
 	}
-	return values
-}
-
-// addOnce adds a value to those of a setting, unless it is among them.
-func addOnce(values map[string][]string, setting, value string) {
-	if !slices.Contains(values[setting], value) {
-		values[setting] = append(values[setting], value)
-	}
+	return all
 }
 
 // The sources of bytes written.
@@ -205,18 +197,18 @@ func mergeThrottled(run *result.Run, parts []Part) {
 func mergeChosen(run *result.Run, parts []Part) {
 	values := map[string][]string{}
 	for _, p := range parts {
-		for setting, chosen := range p.Chosen {
-			for _, value := range chosen {
-				addOnce(values, setting, value)
+		for _, chosen := range p.Chosen {
+			for setting, value := range chosen {
+				values[setting] = append(values[setting], value)
 			}
 		}
 	}
-	for setting, chosen := range values {
+	for setting, all := range values {
 		if run.Chosen == nil {
 			run.Chosen = map[string]string{}
 		}
-		slices.Sort(chosen)
-		run.Chosen[setting] = strings.Join(chosen, ", ")
+		slices.Sort(all)
+		run.Chosen[setting] = strings.Join(slices.Compact(all), ", ")
 	}
 }
 

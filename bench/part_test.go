@@ -126,8 +126,8 @@ func TestMergeThrottled(t *testing.T) {
 func TestMergeChosen(t *testing.T) {
 	var run result.Run
 	err := MergeParts(&run, []Part{
-		{Chosen: map[string][]string{"io": {"direct"}, "sync": {"dsync"}}}, {},
-		{Chosen: map[string][]string{"io": {"direct", "buffered"}, "sync": {"dsync"}}},
+		{Chosen: []map[string]string{{"io": "direct", "sync": "dsync"}}}, {},
+		{Chosen: []map[string]string{{"io": "direct", "sync": "dsync"}, {"io": "buffered", "sync": "dsync"}}},
 	})
 	if err != nil {
 		t.Fatal(err)

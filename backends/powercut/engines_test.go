@@ -42,21 +42,14 @@ var knownLosses = map[string]string{
 // fullCuts is how many cuts are made of each engine and mode.
 const fullCuts = 30
 
+// fewCuts is how many a setting gets whose engine has the full number already.
+const fewCuts = 8
+
 // TestEngines makes 30 cuts per engine and mode, or as many as
 // RAFTBENCH_POWERCUT_CUTS says. Under the race detector, which makes the start of a
 // process dear, it makes 3; `make test` runs it once without.
 func TestEngines(t *testing.T) {
-	require(t)
-	cuts := fullCuts
-	if raceEnabled {
-		cuts = 3
-	}
-	if s := os.Getenv("RAFTBENCH_POWERCUT_CUTS"); s != "" {
-		var err error
-		if cuts, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	cuts := cutsOf(t, fullCuts, 3)
 	for _, b := range all.Backends {
 		if b.Durability != backends.Synced {
 			continue
@@ -70,7 +63,7 @@ func TestEngines(t *testing.T) {
 // TestSnapshotsInEngine makes fewer cuts of the engines that can keep snapshots
 // themselves, set to: their log is the same. RAFTBENCH_POWERCUT_CUTS counts here, too.
 func TestSnapshotsInEngine(t *testing.T) {
-	cuts := fewCuts(t)
+	cuts := cutsOf(t, fewCuts, 2)
 	for _, b := range all.Backends {
 		params := inEngine(b)
 		if params == nil {
@@ -85,7 +78,7 @@ func TestSnapshotsInEngine(t *testing.T) {
 // TestWaysToWrite makes as many cuts of raw with and without the page cache: what it
 // chooses by itself depends on the disk.
 func TestWaysToWrite(t *testing.T) {
-	cuts := fewCuts(t)
+	cuts := cutsOf(t, fewCuts, 2)
 	for _, io := range []string{"buffered", "direct"} {
 		params := maps.Clone(powercut.SmallParams(raw.Backend))
 		params["io"] = io
@@ -95,20 +88,21 @@ func TestWaysToWrite(t *testing.T) {
 	}
 }
 
-// fewCuts is how many cuts a setting gets whose engine has the full number already.
-func fewCuts(t *testing.T) int {
+// cutsOf is how many cuts to make: what RAFTBENCH_POWERCUT_CUTS says, else so many, or
+// those under the race detector.
+func cutsOf(t *testing.T, cuts, underRace int) int {
 	require(t)
 	if s := os.Getenv("RAFTBENCH_POWERCUT_CUTS"); s != "" {
-		cuts, err := strconv.Atoi(s)
+		n, err := strconv.Atoi(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return cuts
+		return n
 	}
 	if raceEnabled {
-		return 2
+		return underRace
 	}
-	return 8
+	return cuts
 }
 
 // TestFirstFile cuts first lives: only in those is the directory of the files new. bbolt

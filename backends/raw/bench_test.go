@@ -18,8 +18,9 @@ import (
 // bytes as the record has, at the next place of a pre-written file, and one
 // fdatasync. The two take turns, so that both see the same disk; ns/op is the
 // mean of Save, and the metrics are medians, which a neighbour's writes disturb
-// less. The bare loop goes through the page cache, whatever Save does (io). The directory is $RAFTBENCH_DIR, or one under the system's temporary
-// directory; mind that it is on the disk that is meant.
+// less. The bare loop goes through the page cache, whatever Save does (io). The
+// directory is $RAFTBENCH_DIR, or one under the system's temporary directory; mind
+// that it is on the disk that is meant.
 //
 // Both write the same number of bytes at the same offsets: each write begins in
 // the page in which the one before ended, so that page goes to the disk twice

@@ -16,7 +16,7 @@ import (
 // XXH3-64: a torn write is found like by a CRC of as many bits, in less than half the
 // time, and Save is measured against a write that has none (BenchmarkFloor).
 //
-//	header, at offset 0, written when the segment is prepared
+//	header, at offset 0, written when the segment is prepared, and again with its first records
 //	┌────────────────────┬──────────┬──────────┬────────────┬───────┐
 //	│ magic "raftraw\x02"│ number   │ size     │ zero       │ sum   │
 //	│ 0                8 │ 8     12 │ 12    16 │ 16      28 │ 28 32 │

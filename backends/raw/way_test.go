@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,11 +14,7 @@ import (
 )
 
 func times(n int, d time.Duration) []time.Duration {
-	out := make([]time.Duration, n)
-	for i := range out {
-		out[i] = d
-	}
-	return out
+	return slices.Repeat([]time.Duration{d}, n)
 }
 
 // Only a clear and steady preference is one.
@@ -33,6 +30,7 @@ func TestClearlyFaster(t *testing.T) {
 		{"a little faster", times(16, 90*us), false},
 		{"faster by half, half of the time", half, false},
 		{"faster by a quarter", times(16, 75*us), true},
+		{"faster by a quarter, two times of three", append(times(11, 75*us), times(5, 200*us)...), false},
 		{"faster by a quarter, mostly", append(times(12, 75*us), times(4, 200*us)...), true},
 		{"slower", times(16, 150*us), false},
 	} {
@@ -104,7 +102,8 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%v with sync=auto became %v, %v", w, got, err)
 		}
 	}
-	device := deviceOf(t, dir)
+	device, err := deviceOf(dir)
+	must(t, err)
 	devices.Lock()
 	measured := devices.found[device]
 	devices.found[device] = preference{noDirect: syscall.EINVAL, io: "buffered", sync: map[string]string{"buffered": "fdatasync"}}
@@ -120,17 +119,6 @@ func TestChoose(t *testing.T) {
 	if _, err := choose(dir, way{"direct", "fdatasync"}); !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "io=buffered") {
 		t.Errorf("io=direct on a disk without direct writes: %v", err)
 	}
-}
-
-func deviceOf(t *testing.T, dir string) uint64 {
-	t.Helper()
-	fi, err := os.Stat(dir)
-	must(t, err)
-	stat, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		t.Skip("no device numbers on this system")
-	}
-	return uint64(stat.Dev)
 }
 
 // What is appended after reserve stays where it is, at the start of a page, and what is

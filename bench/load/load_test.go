@@ -522,3 +522,21 @@ func TestLateTurnsAreTaken(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkLate is what it costs to ask a fast open loop whether it is late.
+func BenchmarkLate(b *testing.B) {
+	g, err := NewGenerator(Config{Rate: 2 * fastRate, Payloads: payloads(b, 64, 64)}, &counting{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	g.base = time.Now()
+	w := &worker{g: g}
+	w.due.Store(int64(time.Hour))
+	g.workers = []*worker{w}
+	g.started.Store(true)
+	for b.Loop() {
+		if g.Late() {
+			b.Fatal("late")
+		}
+	}
+}
