@@ -197,6 +197,7 @@ func environment(e result.Env) []field {
 		cpu += fmt.Sprintf(", limited to %s", quantity.Significant(e.CPUQuota))
 	}
 	add("CPU", strings.TrimPrefix(cpu, ", "))
+	add("CPU scheduling", e.CPUScheduling)
 	memory := size(e.MemoryBytes)
 	if l := size(e.MemoryLimit); l != "" {
 		memory += ", limited to " + l

@@ -68,7 +68,7 @@ func withEnv(r *result.Result, n int) *result.Result {
 func envKey(r *result.Result) string {
 	e := r.Env
 	key := fmt.Sprintf("%q", []any{
-		e.Hostname, e.OS, e.Arch, e.Kernel, e.CPU, e.Cores, e.CPUQuota, e.MemoryBytes, e.MemoryLimit, e.Virtualization,
+		e.Hostname, e.OS, e.Arch, e.Kernel, e.CPU, e.Cores, e.CPUQuota, e.CPUScheduling, e.MemoryBytes, e.MemoryLimit, e.Virtualization,
 		e.Go, e.GOMAXPROCS, e.GOGC, e.Version, e.Commit, e.FileSystem, e.MountOptions, e.Device, e.Model, e.Scheduler, e.WriteCache,
 	})
 	if e.Dirty {

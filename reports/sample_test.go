@@ -201,7 +201,7 @@ func sampleEnv() result.Env {
 	no := false
 	half, psi := 0.02, 1.5
 	return result.Env{
-		Hostname: "bench-1", OS: "linux", Arch: "amd64", Kernel: "6.12.9", CPU: "AMD EPYC 7B13", Cores: 2,
+		Hostname: "bench-1", OS: "linux", Arch: "amd64", Kernel: "6.12.9", CPU: "AMD EPYC 7B13", Cores: 2, CPUScheduling: "SCHED_OTHER",
 		MemoryBytes: 24 << 30, Virtualization: "kvm", Go: "go1.26.8", GOMAXPROCS: 2, GOGC: "100",
 		Version: "v1.0.0", Commit: "0123456789abcdef", Modules: map[string]string{
 			"go.etcd.io/raft/v3": "v3.7.0", "go.etcd.io/etcd/server/v3": "v3.7.3", "go.etcd.io/bbolt": "v1.5.0",

@@ -30,6 +30,7 @@ func Collect(dir string) result.Env {
 	e := result.Env{
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Cores: runtime.NumCPU(),
 		Go: runtime.Version(), GOMAXPROCS: runtime.GOMAXPROCS(0), GOGC: gogc(),
+		CPUScheduling: cpuScheduling(),
 	}
 	e.Hostname, _ = os.Hostname()
 	guest := false

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ResetPeakRSS makes the peak of [RSS] start from now.
@@ -13,6 +15,32 @@ func ResetPeakRSS() error {
 		return fmt.Errorf("reset the peak of resident memory: %w", err)
 	}
 	return nil
+}
+
+// policies are the names of sched_setattr(2). SCHED_EXT has none in x/sys.
+var policies = map[uint32]string{
+	unix.SCHED_NORMAL: "SCHED_OTHER", unix.SCHED_BATCH: "SCHED_BATCH", unix.SCHED_IDLE: "SCHED_IDLE",
+	unix.SCHED_FIFO: "SCHED_FIFO", unix.SCHED_RR: "SCHED_RR", unix.SCHED_DEADLINE: "SCHED_DEADLINE",
+}
+
+// cpuScheduling is how the kernel schedules this thread, and so those of the processes
+// that it starts: the policy, and the nice value or the priority where it is not 0.
+func cpuScheduling() string {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return ""
+	}
+	how := policies[attr.Policy]
+	switch {
+	case how == "":
+		how = fmt.Sprintf("policy %d", attr.Policy)
+	case attr.Priority != 0:
+		how += fmt.Sprintf(", priority %d", attr.Priority)
+	}
+	if attr.Nice != 0 {
+		how += fmt.Sprintf(", nice %d", attr.Nice)
+	}
+	return how
 }
 
 // freeBytes is what an unprivileged process may still write to dir's file system.

@@ -535,18 +535,19 @@ func (g *Generator) sending(t time.Duration) bool {
 // hasRoom reports whether an open loop may have one more operation in flight.
 func (w *worker) hasRoom() bool { return int(w.busy.Load()) < w.g.cfg.MaxInFlight }
 
-// An open loop of more than fastRate operations a second waits for fastPause, or for an
-// answer, after it has sent something, and then sends together what is due: one by one
-// each operation would wake the node, which lacks the CPU that this takes, and answers
-// later by more than the pause. And it only enqueues them: raft's part of an operation
-// takes longer than its own, and in a slower one less than waking another goroutine for it.
+// An open loop of fastRate operations a second or more, at which one falls due in each
+// fastPause, waits for that long, or for an answer, after it has sent something, and then
+// sends together what is due: one by one each operation would wake the node, which lacks
+// the CPU that this takes, and answers later by more than the pause. And it only enqueues
+// them: raft's part of an operation takes longer than its own, and in a slower one less
+// than waking another goroutine for it.
 const (
-	fastRate  = 40_000
 	fastPause = 50 * time.Microsecond
+	fastRate  = float64(time.Second / fastPause)
 )
 
 // fast reports whether this is such a loop.
-func (g *Generator) fast() bool { return g.cfg.Rate > fastRate }
+func (g *Generator) fast() bool { return g.cfg.Rate >= fastRate }
 
 // pause is the shortest time for which an open loop waits for its schedule.
 func (g *Generator) pause() time.Duration {

@@ -43,7 +43,8 @@ type Env struct {
 	Kernel         string            `json:"kernel,omitempty"`
 	CPU            string            `json:"cpu,omitempty"`
 	Cores          int               `json:"cores"`
-	CPUQuota       float64           `json:"cpu_quota,omitempty"` // cgroup limit in cores, where one is set
+	CPUQuota       float64           `json:"cpu_quota,omitempty"`      // cgroup limit in cores, where one is set
+	CPUScheduling  string            `json:"cpu_scheduling,omitempty"` // policy, and nice or priority where not 0: "SCHED_OTHER", "SCHED_BATCH, nice 5"
 	MemoryBytes    int64             `json:"memory_bytes,omitempty"`
 	MemoryLimit    int64             `json:"memory_limit_bytes,omitempty"` // cgroup limit, where one is set
 	Virtualization string            `json:"virtualization,omitempty"`
