@@ -285,6 +285,11 @@ func TestMerge(t *testing.T) {
 	if n := newSite(groups[0].Results).scenarios[0].repeats(); n != 12 {
 		t.Errorf("%d repeats of two suites of 6", n)
 	}
+	batch := *monday
+	batch.ID, batch.Env.CPUScheduling = "bat", "SCHED_BATCH"
+	if n := len(Merge([]*result.Result{monday, &batch})); n != 2 {
+		t.Error("results under two ways to schedule the CPU are pooled")
+	}
 	tuesday.Env.Dirty, monday.Env.Dirty = true, true
 	if n := len(Merge([]*result.Result{monday, tuesday})); n != 2 {
 		t.Error("builds from changed sources are pooled")
