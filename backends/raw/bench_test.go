@@ -48,6 +48,9 @@ func benchmarkFloor(b *testing.B, w way, n int) {
 	}
 	defer st.Close()
 	s := st.(*storage)
+	if chosen := s.Chosen(); chosen != nil {
+		b.Logf("chose %v", chosen) // the figure is that of this way
+	}
 
 	ents := benchEntries(n)
 	size, err := (&record{index: 1, ents: ents}).encodedSize()

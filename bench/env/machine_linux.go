@@ -17,10 +17,10 @@ func ResetPeakRSS() error {
 	return nil
 }
 
-// policies are the names of sched_setattr(2). SCHED_EXT has none in x/sys.
+// policies are those of sched_setattr(2) and sched_ext, by number.
 var policies = map[uint32]string{
 	unix.SCHED_NORMAL: "SCHED_OTHER", unix.SCHED_BATCH: "SCHED_BATCH", unix.SCHED_IDLE: "SCHED_IDLE",
-	unix.SCHED_FIFO: "SCHED_FIFO", unix.SCHED_RR: "SCHED_RR", unix.SCHED_DEADLINE: "SCHED_DEADLINE",
+	unix.SCHED_FIFO: "SCHED_FIFO", unix.SCHED_RR: "SCHED_RR", unix.SCHED_DEADLINE: "SCHED_DEADLINE", unix.SCHED_EXT: "SCHED_EXT",
 }
 
 // cpuScheduling is how the kernel schedules this thread, and so those of the processes
