@@ -3,6 +3,7 @@ package raw
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,13 +50,15 @@ func (w way) chosen(became way) map[string]string {
 // the device's preference is close to its limits. Who must be sure names the way.
 
 // The measurement writes one page after the other in each way, in turns, at least probeMin
-// times and then until probeTime is over or it has been probeMax times: 25 ms on a disk
-// that takes 100 µs for one. (A page that is written again and again stays in the
-// processor's cache, which flatters the page cache.)
+// times and then until probeTime is over or it has been probeMax times: 0.1 s on a disk
+// that takes 100 µs for one. Less than that sees one phase of a disk whose speed swings,
+// and fewer pages stay in the processor's cache, as one that is written again and again
+// does, which flatters the page cache: with a quarter of them it was 1.1 to 1.2 times as
+// slow as a direct write, where it is 1.2 to 1.4 times.
 const (
 	probeMin  = 16
-	probeMax  = 64
-	probeTime = 200 * time.Millisecond
+	probeMax  = 256
+	probeTime = 300 * time.Millisecond
 )
 
 // probeName is the file to measure a way with. One for all would be in the page cache for
@@ -65,8 +68,8 @@ func (w way) probeName() string { return w.io + ".probe" }
 // Where two ways are close, the choice would be noise, and one run of a benchmark would
 // differ from the next.
 const (
-	clearWins   = 0.75 // of the pairs: of 16 equal ones by chance once in 26 times, of 64 never
-	clearMargin = 0.9  // of the median
+	clearSigma  = 3   // standard deviations above half of the pairs: by chance once in 700 times
+	clearMargin = 0.9 // of the median
 )
 
 // devices remembers what was measured, by device.
@@ -205,13 +208,17 @@ func tryWay(dir string, w way) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.writeSync(zeros[:2*probeMax*pageBytes], 0); err != nil {
-		return nil, errors.Join(err, f.close())
+	for off := int64(0); off < 2*probeMax*pageBytes; off += fillChunk {
+		if err := f.writeSync(zeros, off); err != nil {
+			return nil, errors.Join(err, f.close())
+		}
 	}
 	return f, nil
 }
 
-// clearlyFaster reports whether a is, by the times of pairs.
+// clearlyFaster reports whether a is, by the times of pairs: it wins more of them than
+// equals would by chance (the sign test; of n pairs equals win n/2 ± √n/2), and by a margin
+// that is worth a choice.
 func clearlyFaster(a, b []time.Duration) bool {
 	wins := 0
 	for i := range a {
@@ -219,6 +226,7 @@ func clearlyFaster(a, b []time.Duration) bool {
 			wins++
 		}
 	}
+	n := float64(len(a))
 	median := func(took []time.Duration) float64 { return float64(slices.Sorted(slices.Values(took))[len(took)/2]) }
-	return float64(wins) >= clearWins*float64(len(a)) && median(a) < clearMargin*median(b)
+	return float64(wins) >= n/2+clearSigma*math.Sqrt(n)/2 && median(a) < clearMargin*median(b)
 }

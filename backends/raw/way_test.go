@@ -20,7 +20,8 @@ func times(n int, d time.Duration) []time.Duration {
 // Only a clear and steady preference is one.
 func TestClearlyFaster(t *testing.T) {
 	const us = time.Microsecond
-	half := append(times(8, 50*us), times(8, 200*us)...)
+	// won is how many of n pairs end at 75 µs, the others at 200.
+	won := func(wins, n int) []time.Duration { return append(times(wins, 75*us), times(n-wins, 200*us)...) }
 	for _, c := range []struct {
 		name string
 		took []time.Duration // beside 100 µs
@@ -28,13 +29,18 @@ func TestClearlyFaster(t *testing.T) {
 	}{
 		{"equal", times(16, 100*us), false},
 		{"a little faster", times(16, 90*us), false},
-		{"faster by half, half of the time", half, false},
-		{"faster by a quarter", times(16, 75*us), true},
-		{"faster by a quarter, two times of three", append(times(11, 75*us), times(5, 200*us)...), false},
-		{"faster by a quarter, mostly", append(times(12, 75*us), times(4, 200*us)...), true},
 		{"slower", times(16, 150*us), false},
+		{"faster by a quarter", times(16, 75*us), true},
+		{"13 of 16", won(13, 16), false},
+		{"14 of 16", won(14, 16), true},
+		{"43 of 64", won(43, 64), false},
+		{"44 of 64", won(44, 64), true},
+		{"151 of 256", won(151, 256), false},
+		{"152 of 256", won(152, 256), true},
+		{"a little faster, always", times(256, 91*us), false},
+		{"never", won(0, 256), false},
 	} {
-		if got := clearlyFaster(c.took, times(16, 100*us)); got != c.want {
+		if got := clearlyFaster(c.took, times(len(c.took), 100*us)); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
