@@ -63,6 +63,35 @@ func TestUnderTheFloor(t *testing.T) {
 	}
 }
 
+// TestFloorOfRaw: the note says what raw is at, and how it came under the disk's figure
+// where it wrote past the page cache, in all runs.
+func TestFloorOfRaw(t *testing.T) {
+	r := sample(t, defaultSample())
+	note := func(set func(i int, run *result.Run)) string {
+		n := 0
+		for i := range r.Runs {
+			if run := &r.Runs[i]; run.Backend == "raw" {
+				set(n, run)
+				n++
+			}
+		}
+		return newSite([]*result.Result{r}).headline().floorNote()
+	}
+	const past = "(raw), which writes past the page cache, is at "
+	if got := note(func(int, *result.Run) {}); !strings.Contains(got, "(raw) is at ") {
+		t.Error(got)
+	}
+	if got := note(func(i int, run *result.Run) { run.Chosen = map[string]string{"io": []string{"direct", "buffered"}[i%2]} }); !strings.Contains(got, "(raw) is at ") {
+		t.Error(got)
+	}
+	if got := note(func(_ int, run *result.Run) { run.Chosen["io"] = "direct" }); !strings.Contains(got, past) {
+		t.Error(got)
+	}
+	if got := note(func(_ int, run *result.Run) { run.Chosen, run.Params = nil, map[string]string{"io": "direct"} }); !strings.Contains(got, past) {
+		t.Error(got)
+	}
+}
+
 // TestWhere: the number of runs is said of the backends that it belongs to.
 func TestWhere(t *testing.T) {
 	r := sample(t, defaultSample())

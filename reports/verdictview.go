@@ -121,7 +121,11 @@ func (sc *scenario) floorNote() string {
 	}
 	for _, rw := range sc.rows {
 		if s := rw.of(metricFloor); rw.backend == "raw" && s.N > 0 {
-			return fmt.Sprintf("%s: a bare file in the place of an engine (raw) is at %s×, about as near as one can come at this load.", alone, quantity.Significant(s.Median))
+			past := ""
+			if !slices.ContainsFunc(rw.runs, func(r *result.Run) bool { return firstOf(r.Chosen["io"], r.Params["io"]) != "direct" }) {
+				past = ", which writes past the page cache,"
+			}
+			return fmt.Sprintf("%s: a bare file in the place of an engine (raw)%s is at %s×, about as near as one can come at this load.", alone, past, quantity.Significant(s.Median))
 		}
 	}
 	return alone + ", so that not all of a multiple is the engine’s doing."

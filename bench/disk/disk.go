@@ -1,7 +1,7 @@
 // Package disk measures the floor under every storage engine: how long this
 // device takes to make a small write durable, with nothing in between but a file.
 //
-// [Calibrate] writes files in the directory where the data will go, in four ways:
+// [Calibrate] writes files in the directory where the data will go, in five ways:
 //
 //   - overwrite+fdatasync: a file that was allocated and written before, so that
 //     no block needs allocating and no metadata changes. This is the floor.
@@ -10,6 +10,8 @@
 //   - append+fsync: the same, with the time stamps.
 //   - overwrite+dsync: the written file, opened with O_DSYNC; write and sync are
 //     one system call.
+//   - overwrite+direct+dsync: the same past the page cache (O_DIRECT), which takes whole
+//     blocks only, and not on every file system.
 //
 // The ways and sizes take turns in short rounds, so that a disk which slows down
 // meanwhile slows all of them, and shows as [result.Calibration].Drift. Latency is
@@ -37,7 +39,12 @@ const (
 	Append      = "append+fdatasync"
 	AppendFsync = "append+fsync"
 	Dsync       = "overwrite+dsync"
+	Direct      = "overwrite+direct+dsync"
 )
+
+// directBlock is what the place, the length and the memory of a write past the page
+// cache are multiples of: the sector of every common device, or a multiple of it.
+const directBlock = 4096
 
 // RecipeBytes is the size of the write in etcd's recipe for fio: what its WAL was
 // seen to write in 2019 (Olivi and Spreitzer, "Using fio to tell whether your
@@ -51,7 +58,7 @@ type Options struct {
 	Budget time.Duration
 	// Rounds in which the ways and sizes take turns; 5 if 0.
 	Rounds int
-	// Kinds and Sizes are all four, and 2300 B, 4 KiB, 64 KiB and 1 MiB, if nil.
+	// Kinds and Sizes are all that work here, and 2300 B, 4 KiB, 64 KiB and 1 MiB, if nil.
 	Kinds []string
 	Sizes []int
 	// Seed of the order within the rounds, and of the bytes written.
@@ -95,18 +102,31 @@ const (
 	driftSamples = 20
 )
 
-// Calibrate measures dir and returns a row for each kind and size, in that order.
+// Calibrate measures dir and returns a row for each kind and size, in that order, but
+// none for O_DIRECT and a size that is no whole number of blocks.
 // Its files are named .raftbench-disk-*, take up to 64 MiB for each growing kind and
 // size and 16 MiB besides, and are removed whatever happens but a kill. Errors name the file; a canceled ctx is returned as
 // its cause.
 func Calibrate(ctx context.Context, dir string, opts Options) ([]result.Calibration, error) {
+	asked := opts.Kinds != nil
 	opts = opts.withDefaults()
 	cells, err := newCells(opts)
 	if err != nil {
 		return nil, err
 	}
-	files := newFiles(dir, opts)
+	files, err := newFiles(dir, opts)
+	if err != nil {
+		return nil, fmt.Errorf("calibrate the disk: %w", err)
+	}
 	defer files.remove()
+	if !asked && slices.Contains(kinds, Direct) {
+		switch works, err := files.takesDirect(ctx); {
+		case err != nil:
+			return nil, fmt.Errorf("calibrate the disk: %w", err)
+		case !works:
+			cells = slices.DeleteFunc(cells, func(c *cell) bool { return c.kind == Direct })
+		}
+	}
 	rng := rand.New(rand.NewPCG(uint64(opts.Seed), 0xd15c))
 	weights := 0
 	for _, c := range cells {
@@ -156,8 +176,14 @@ func newCells(opts Options) ([]*cell, error) {
 			if size <= 0 || size > writtenBytes {
 				return nil, fmt.Errorf("calibrate the disk: a write of %d bytes: want 1 to %d", size, writtenBytes)
 			}
+			if kind == Direct && size%directBlock != 0 {
+				continue
+			}
 			cells = append(cells, &cell{kind: kind, size: size})
 		}
+	}
+	if len(cells) == 0 {
+		return nil, fmt.Errorf("calibrate the disk: nothing to measure: %s writes whole blocks of %d bytes, not %d", Direct, directBlock, opts.Sizes)
 	}
 	return cells, nil
 }
@@ -176,7 +202,7 @@ func (c *cell) measure(ctx context.Context, files *files, share time.Duration) e
 		if err := t.makeRoom(c.size); err != nil {
 			return err
 		}
-		s, err := t.write(files.payload(c.size))
+		s, err := t.write(files.payload(c.size, t.align))
 		if err != nil {
 			return err
 		}
@@ -205,7 +231,7 @@ func (c *cell) row(opts Options) result.Calibration {
 		}
 	}
 	row := result.Calibration{At: opts.At, Block: opts.Block, Kind: c.kind, Bytes: c.size, Latency: summarize(totals)}
-	if c.kind != Dsync {
+	if c.kind != Dsync && c.kind != Direct {
 		l := summarize(syncs)
 		row.Sync = &l
 	}

@@ -2,10 +2,12 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -15,25 +17,31 @@ type files struct {
 	created []*os.File
 	written *os.File // allocated and written before
 	dsync   *os.File // the same file, opened with O_DSYNC
+	direct  *os.File // and with O_DIRECT besides; nil where it was not asked for
 	targets map[string]*target
-	bytes   []byte // random
+	bytes   []byte // random; of newPages
 	offset  int
 }
 
-func newFiles(dir string, opts Options) *files {
-	f := &files{dir: dir, targets: map[string]*target{}, bytes: make([]byte, 2*slices.Max(opts.Sizes)+4096)}
+func newFiles(dir string, opts Options) (*files, error) {
+	bytes, err := newPages(2*slices.Max(opts.Sizes) + 2*directBlock)
+	if err != nil {
+		return nil, err
+	}
+	f := &files{dir: dir, targets: map[string]*target{}, bytes: bytes}
 	// Random, so that neither a compressing file system nor a device that
 	// recognises zeros is flattered.
 	var seed [32]byte
 	seed[0] = byte(opts.Seed)
 	_, _ = rand.NewChaCha8(seed).Read(f.bytes) // cannot fail
-	return f
+	return f, nil
 }
 
-// payload is size bytes that differ from those of the call before.
-func (f *files) payload(size int) []byte {
-	f.offset = (f.offset + 509) % (len(f.bytes) - size)
-	return f.bytes[f.offset : f.offset+size]
+// payload is size bytes that differ from those of the call before, and begin at a multiple
+// of align in memory.
+func (f *files) payload(size, align int) []byte {
+	f.offset = (f.offset + max(509, align)) % (len(f.bytes) - size)
+	return f.bytes[f.offset/align*align:][:size]
 }
 
 func (f *files) create() (*os.File, error) {
@@ -47,13 +55,16 @@ func (f *files) create() (*os.File, error) {
 // remove closes and removes every file. Errors are of no use to anyone here: a
 // file that cannot be removed has a name that says whose it is.
 func (f *files) remove() {
-	if f.dsync != nil {
-		_ = f.dsync.Close()
+	for _, again := range []*os.File{f.dsync, f.direct} {
+		if again != nil {
+			_ = again.Close()
+		}
 	}
 	for _, file := range f.created {
 		_ = file.Close()
 		_ = os.Remove(file.Name())
 	}
+	freePages(f.bytes)
 }
 
 // target is a file that is written in one way, from its start to limit and then
@@ -61,6 +72,7 @@ func (f *files) remove() {
 type target struct {
 	*os.File
 	next, limit int64
+	align       int                  // of a write in memory; its length and its place are multiples too
 	sync        func(*os.File) error // nil for O_DSYNC
 	grows       bool                 // is cut at the limit, not overwritten
 }
@@ -83,7 +95,7 @@ func (f *files) target(ctx context.Context, kind string, size int) (*target, err
 func (f *files) open(ctx context.Context, kind string) (*target, error) {
 	if kind == Append || kind == AppendFsync {
 		file, err := f.create()
-		t := &target{File: file, limit: growBytes, grows: true, sync: fdatasync}
+		t := &target{File: file, limit: growBytes, align: 1, grows: true, sync: fdatasync}
 		if kind == AppendFsync {
 			t.sync = (*os.File).Sync
 		}
@@ -92,10 +104,19 @@ func (f *files) open(ctx context.Context, kind string) (*target, error) {
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if kind == Dsync {
-		return &target{File: f.dsync, limit: writtenBytes}, nil
+	switch kind {
+	case Dsync:
+		return &target{File: f.dsync, limit: writtenBytes, align: 1}, nil
+	case Direct:
+		if f.direct == nil {
+			var err error
+			if f.direct, err = openDirect(f.written.Name()); err != nil {
+				return nil, err
+			}
+		}
+		return &target{File: f.direct, limit: writtenBytes, align: directBlock}, nil
 	}
-	return &target{File: f.written, limit: writtenBytes, sync: fdatasync}, nil
+	return &target{File: f.written, limit: writtenBytes, align: 1, sync: fdatasync}, nil
 }
 
 // prepare writes the file that is overwritten, and opens it a second time.
@@ -124,6 +145,19 @@ func (f *files) prepare(ctx context.Context) error {
 	}
 	f.written = file
 	return nil
+}
+
+// takesDirect tries a write past the page cache: some file systems refuse it when the file
+// is opened, some when it is written, and some never.
+func (f *files) takesDirect(ctx context.Context) (bool, error) {
+	t, err := f.open(ctx, Direct)
+	if err == nil {
+		_, err = t.write(f.payload(directBlock, directBlock))
+	}
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // makeRoom goes back to the start where a write would exceed the limit. It is

@@ -104,10 +104,10 @@ type Latency struct {
 type Calibration struct {
 	At    string `json:"at"`    // "before", "between", "after"
 	Block int    `json:"block"` // of the block that follows
-	Kind  string `json:"kind"`  // "overwrite+fdatasync", "append+fdatasync", "append+fsync", "overwrite+dsync"
+	Kind  string `json:"kind"`  // "overwrite+fdatasync", "append+fdatasync", "append+fsync", "overwrite+dsync", "overwrite+direct+dsync"
 	Bytes int    `json:"bytes"` // of each write
 	Latency
-	// Sync is the fdatasync or fsync call alone; absent for O_DSYNC.
+	// Sync is the fdatasync or fsync call alone; absent where it is O_DSYNC.
 	Sync *Latency `json:"sync,omitempty"`
 	// Drift is (highest − lowest) ÷ p50 of the medians of its rounds; absent where
 	// they held too few writes to tell.

@@ -23,8 +23,8 @@ func (a *app) diskCommand() *cobra.Command {
 		Short: "Measure the device floor: is this disk fast enough for a raft log?",
 		Long: `Measure, in about ten seconds, what a synced write costs on this disk: overwriting
 blocks that were written before, growing a file, with fdatasync, fsync and O_DSYNC,
-at 2300 B (etcd's own size), 4 KiB, 64 KiB and 1 MiB. Every backend's Save is
-reported as a multiple of this floor.`,
+through the page cache and past it (O_DIRECT), at 2300 B (etcd's own size), 4 KiB,
+64 KiB and 1 MiB. Every backend's Save is reported as a multiple of the first of these.`,
 		Example: "  raftbench disk --dir /var/lib/etcd\n  raftbench disk --json | jq .calibration",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
