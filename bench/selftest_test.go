@@ -186,7 +186,7 @@ func selfMem(t *testing.T, l Load, d time.Duration, off bool) result.Run {
 // TestHarnessOverhead: the throughput of mem with everything recorded against the same
 // with nothing recorded, in turns.
 func TestHarnessOverhead(t *testing.T) {
-	var ratios []float64
+	var ratios, costs []float64
 	for i := range selfPairs {
 		first := i%2 == 0
 		a, b := selfMem(t, Closed(256), time.Second, first), selfMem(t, Closed(256), time.Second, !first)
@@ -198,8 +198,11 @@ func TestHarnessOverhead(t *testing.T) {
 			t.Fatalf("%d Saves were recorded, and %d where none should be", on.Save.Count, off.Save.Count)
 		}
 		ratios = append(ratios, on.Throughput/off.Throughput)
-		t.Logf("pair %2d: %.0f ops/s recorded, %.0f not", i+1, on.Throughput, off.Throughput)
+		costs = append(costs, *on.CPUPerOp / *off.CPUPerOp)
+		t.Logf("pair %2d: %.0f ops/s recorded, %.0f not; CPU per operation %.0f ns, %.0f not", i+1, on.Throughput, off.Throughput, *on.CPUPerOp, *off.CPUPerOp)
 	}
+	c := stats.Summarize(costs)
+	t.Logf("CPU per operation with the recorders on, of that with them off: %.3f [%.3f, %.3f]", c.Median, c.Lo, c.Hi)
 	s := stats.Summarize(ratios)
 	t.Logf("throughput with the recorders on, of that with them off: %.3f [%.3f, %.3f]", s.Median, s.Lo, s.Hi)
 	if s.Median < 1-selfOverhead {
