@@ -200,7 +200,7 @@ func TestCheckCommand(t *testing.T) {
 		"raftbench run --threshold 'etcd-wal:speed<5ms'":        "unknown metric",
 		"raftbench run --backends rocksdb | tee log":            "rocksdb",
 		"raftbench compare a":                                   "two results",
-		"raftbench measure":                                     "takes no argument",
+		"raftbench measure":                                     "unknown command",
 		"$ raftbench disk --json --dir \"/a b\" # why":          "",
 		"sudo ip netns exec a raftbench disk --speed":           "unknown flag: --speed",
 		"sudo raftbench run --backends raw \\\n--nodes 99":      "1 to 9",

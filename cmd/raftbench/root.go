@@ -113,7 +113,9 @@ what was acknowledged is there, and an interval around every figure.`),
   raftbench list                                   # backends and their parameters`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
+		Args:          noSuchCommand,
+
+		SuggestionsMinimumDistance: 2, // letters to change
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -122,6 +124,23 @@ what was acknowledged is there, and an interval around every figure.`),
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(a.runCommand(), a.workerCommand(), a.memberCommand(), a.agentCommand(), a.diskCommand(), a.powercutCommand(), a.faultsCommand(), a.compareCommand(), a.reportCommand(), a.listCommand(), a.versionCommand())
 	return root
+}
+
+// noSuchCommand refuses what is no command, and names those that are meant, or all.
+func noSuchCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if meant := root.SuggestionsFor(args[0]); len(meant) > 0 {
+		return usageErrorf("unknown command %q: is %s meant?", args[0], strings.Join(meant, " or "))
+	}
+	var known []string
+	for _, c := range root.Commands() {
+		if !c.Hidden {
+			known = append(known, c.Name())
+		}
+	}
+	return usageErrorf("unknown command %q: want one of %s", args[0], strings.Join(known, ", "))
 }
 
 // noArgs is cobra.NoArgs as a usage error.

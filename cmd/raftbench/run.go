@@ -202,12 +202,18 @@ func (f *runFlags) spec() (bench.Spec, error) {
 // parseSizeRange reads 1KiB or 100-4KiB; max is 0 for a fixed size.
 func parseSizeRange(s string) (lo, hi int, err error) {
 	from, to, ranged := strings.Cut(s, "-")
-	lo, err = parseSize(from)
-	if err != nil || !ranged {
+	if !ranged {
+		lo, err = parseSize(s)
 		return lo, 0, err
 	}
-	hi, err = parseSize(to)
-	return lo, hi, err
+	lo, err = parseSize(from)
+	if err == nil {
+		hi, err = parseSize(to)
+	}
+	if err != nil {
+		return 0, 0, usageErrorf("size %q: want a size above 0 such as 1KiB, or two such as 100-4KiB", s)
+	}
+	return lo, hi, nil
 }
 
 func parseSize(s string) (int, error) {
