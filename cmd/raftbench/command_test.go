@@ -100,6 +100,9 @@ func TestRun(t *testing.T) {
 			t.Errorf("the table has no %q:\n%s", want, o.stdout)
 		}
 	}
+	if !strings.HasPrefix(o.stderr, "2 runs in 1 block, about ") {
+		t.Errorf("the plan is not said first:\n%s", o.stderr)
+	}
 	if got := left(t, o.dir); got != "out" {
 		t.Errorf("left behind: %s", got)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/term"
 
 	"github.com/raftbench/raftbench/bench"
@@ -76,7 +77,7 @@ func (p *progress) plan(spec *bench.Spec) {
 	if spec.Load.Kind == bench.LoadSearch {
 		about = "about "
 	}
-	fmt.Fprintf(p.w, "%s%d runs in %d blocks, about %v\n", about, runs, spec.Repeats, took.Round(time.Second))
+	fmt.Fprintf(p.w, "%s%s in %s, about %v\n", about, english.Plural(runs, "run", ""), english.Plural(spec.Repeats, "block", ""), took.Round(time.Second))
 	if spec.Resume != nil {
 		fmt.Fprintf(p.w, "%d of them are finished\n", len(spec.Resume.Runs))
 	}
