@@ -262,6 +262,9 @@ func (c *cluster) Read(ctx context.Context, ids []uint64) error {
 		for i := range batch {
 			batch[i].Applied, batch[i].Err = now, err
 		}
+		if err == nil {
+			c.o.reads.Add(int64(len(batch)))
+		}
 		if g := c.o.generator.Load(); g != nil {
 			g.Done(batch)
 		}

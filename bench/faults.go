@@ -102,7 +102,7 @@ func (p *faultPlay) begin() { p.start = p.c.o.now() }
 func (p *faultPlay) step() error {
 	for {
 		now := p.c.o.now()
-		p.samples = append(p.samples, sample{now, p.c.o.applied.Load()})
+		p.samples = append(p.samples, sample{now, p.c.o.done()})
 		if len(p.left) == 0 || now-p.start < p.left[0].At {
 			return nil
 		}

@@ -81,7 +81,6 @@ func (c *cluster) install(ctx context.Context, nth int) (result.Snapshot, error)
 		return result.Snapshot{}, err
 	}
 	g.Start(ctx, c.o.base)
-	g.Measure()
 	stopped := false
 	stop := func() error {
 		stopped = true
@@ -92,7 +91,7 @@ func (c *cluster) install(ctx context.Context, nth int) (result.Snapshot, error)
 			_ = stop() // an error before is the one to tell
 		}
 	}()
-	snap, err := c.cutAndHeal(ctx, leader, follower)
+	snap, err := c.cutAndHeal(ctx, leader, follower, g.Measure)
 	if err != nil {
 		return snap, err
 	}
@@ -110,8 +109,8 @@ func (c *cluster) install(ctx context.Context, nth int) (result.Snapshot, error)
 }
 
 // cutAndHeal compacts the log past the follower, which is cut off, and times the
-// install from the moment that it can be reached again.
-func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (result.Snapshot, error) {
+// install from the moment that it can be reached again, which is told to begun.
+func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member, begun func()) (result.Snapshot, error) {
 	goal := leader.node.Status().Applied + installEntries
 	if err := c.wait(ctx, func() bool { return leader.node.Status().Applied >= goal }); err != nil {
 		return result.Snapshot{}, err
@@ -127,6 +126,7 @@ func (c *cluster) cutAndHeal(ctx context.Context, leader, follower *member) (res
 	snap := result.Snapshot{Mode: string(follower.node.Snapshots()), Create: time.Duration(leader.state.create.Load())}
 	before, has := follower.state.restored.Load(), follower.node.Status().Applied
 	start := c.o.now()
+	begun()
 	c.net.cut.Store(0)
 	err = c.wait(ctx, func() bool {
 		return follower.state.restored.Load() != before && follower.node.Status().Applied >= goal

@@ -38,8 +38,12 @@ type tally struct {
 	generator atomic.Pointer[load.Generator]
 	measuring atomic.Bool
 	applied   atomic.Int64 // operations applied on the acknowledging nodes
+	reads     atomic.Int64 // answered
 	logical   atomic.Int64 // bytes handed to Save and SaveSnap, all nodes
 }
+
+// done is the number of operations that have ended well.
+func (t *tally) done() int64 { return t.applied.Load() + t.reads.Load() }
 
 // generatorIsLate reports whether the load is late, and then has somebody ready to send.
 func (t *tally) generatorIsLate() bool {
@@ -141,6 +145,7 @@ func (s *observedStorage) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error
 		return s.Storage.Save(hs, ents)
 	}
 	mustSync := s.rule.mustSync(hs, ents)
+	begun := s.o.measuring.Load()
 	start := s.o.now()
 	if len(ents) > 0 {
 		s.saves.begin(ents[0].GetIndex(), ents[len(ents)-1].GetIndex(), start)
@@ -150,7 +155,7 @@ func (s *observedStorage) Save(hs *raftpb.HardState, ents []*raftpb.Entry) error
 	if len(ents) > 0 {
 		s.saves.finish(end)
 	}
-	if s.o.measuring.Load() {
+	if begun || s.o.measuring.Load() { // under way in the measured time, be it over since
 		s.record(mustSync, ents, end-start)
 	}
 	if w := s.o.watch; w != nil && mustSync {

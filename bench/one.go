@@ -269,8 +269,8 @@ func (c *cluster) run(ctx context.Context, g *load.Generator, report func(Progre
 	if c.one.Ops == 0 {
 		return c.windows(ctx, g, c.one.Duration, "measure", report)
 	}
-	goal := c.o.applied.Load() + c.one.Ops
-	return nil, c.wait(ctx, func() bool { return c.o.applied.Load() >= goal })
+	goal := c.o.done() + c.one.Ops
+	return nil, c.wait(ctx, func() bool { return c.o.done() >= goal })
 }
 
 func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
@@ -322,7 +322,7 @@ func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Dur
 	windows := make([]float64, 0, gateWindows)
 	c.backlog = c.backlog[:0]
 	start := time.Now()
-	last, lastAt, told := c.o.applied.Load(), start, start
+	last, lastAt, told := c.o.done(), start, start
 	play, tick := c.faults, min(50*time.Millisecond, total/(4*gateWindows))
 	if play != nil && play.start == 0 {
 		play = nil // in the warm-up nothing happens
@@ -348,7 +348,7 @@ func (c *cluster) windows(ctx context.Context, g *load.Generator, total time.Dur
 		}
 		now := time.Now()
 		if now.Sub(start) >= total*time.Duration(len(windows)+1)/gateWindows {
-			n := c.o.applied.Load()
+			n := c.o.done()
 			windows = append(windows, float64(n-last)/now.Sub(lastAt).Seconds())
 			last, lastAt = n, now
 			c.backlog = append(c.backlog, g.Pending())

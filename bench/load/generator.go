@@ -617,14 +617,15 @@ func (g *Generator) inWindow(t time.Duration) bool {
 	return from != 0 && int64(t) >= from && (to == 0 || int64(t) < to)
 }
 
-// measured reports whether an operation counts: in a closed loop when it was
-// done in the measured time, in an open loop when it was intended then, however
-// late it was done (else the slowest would be left out).
+// measured reports whether an operation counts, in an open loop when it was intended in
+// the measured time, in a closed loop when it was under way in it; in both however late
+// it was done, or given up: else the slowest would be left out.
 func (g *Generator) measured(intended, done time.Duration) bool {
-	if g.cfg.Clients > 0 {
-		return g.inWindow(done)
+	if g.cfg.Clients == 0 {
+		return g.inWindow(intended)
 	}
-	return g.inWindow(intended)
+	from, to := g.from.Load(), g.to.Load()
+	return from != 0 && int64(done) >= from && (to == 0 || int64(intended) < to)
 }
 
 func (w *worker) record(f *finish) {
@@ -707,7 +708,9 @@ func (g *Generator) Fill(run *result.Run) {
 		n := time.Duration(s.n)
 		run.Stages = &result.Stages{Queue: s.queue / n, Save: s.save / n, Replicate: s.replicate / n, Apply: s.apply_ / n}
 	}
-	run.Series = total.points(from, to)
+	if !g.cfg.Off {
+		run.Series = total.points(from, to)
+	}
 }
 
 func (r *recorder) merge(o *recorder) {
@@ -732,9 +735,12 @@ func (r *recorder) merge(o *recorder) {
 	}
 }
 
-// points is the series up to the end of the measured time; a second that the end
-// cuts is left out, because its count would look like a drop.
+// points is the series up to the end of the measured time, seconds in which nothing was
+// done too; one that the end cuts is left out, because its count would look like a drop.
 func (r *recorder) points(from, to time.Duration) []result.Point {
+	if to >= time.Second {
+		r.second(to - time.Second)
+	}
 	var out []result.Point
 	for i, iv := range r.series {
 		t := time.Duration(i) * time.Second

@@ -181,10 +181,66 @@ func wait(t testing.TB, cond func() bool) {
 	}
 }
 
+// TestOverTheEnd: what is under way when the measured time ends counts, when it is done
+// or given up, in a closed loop too.
+func TestOverTheEnd(t *testing.T) {
+	for name, cfg := range map[string]Config{"closed": {Clients: 64}, "open": {Rate: 1000}} {
+		const stall = 4 * time.Second
+		run := drive(t, cfg, &immediate{stallAt: 2 * time.Second, stall: stall}, 5*time.Second)
+		if run.Response.Max < stall*9/10 || run.Errors != 0 {
+			t.Errorf("%s: response max %v, %d errors; the stall is %v", name, run.Response.Max, run.Errors, stall)
+		}
+	}
+	run := drive(t, Config{Clients: 64, Timeout: 10 * time.Second}, &immediate{drop: func(n int) bool { return n > 2000 }}, 5*time.Second)
+	if run.Errors != 64 || run.Response.Max < 10*time.Second {
+		t.Errorf("%d errors, response max %v; each of 64 clients has waited for 10 s", run.Errors, run.Response.Max)
+	}
+}
+
+// TestMeasured: what counts, by when it was intended and done; from 10 to 20 is measured.
+func TestMeasured(t *testing.T) {
+	for _, c := range []struct {
+		intended, done time.Duration
+		closed, open   bool
+	}{
+		{5, 9, false, false}, {5, 10, true, false}, {5, 25, true, false}, {10, 15, true, true},
+		{19, 20, true, true}, {19, 25, true, true}, {20, 21, false, false},
+	} {
+		for clients, want := range []bool{c.open, c.closed} {
+			g := &Generator{cfg: Config{Clients: clients}}
+			if g.measured(c.intended, c.done) {
+				t.Errorf("%+v counts before anything is measured", c)
+			}
+			g.from.Store(10)
+			if got, want := g.measured(c.intended, c.done), want || clients == 0 && c.intended >= 10 || clients == 1 && c.done >= 10; got != want {
+				t.Errorf("%d clients, %+v: %v while it is measured", clients, c, got)
+			}
+			g.to.Store(20)
+			if got := g.measured(c.intended, c.done); got != want {
+				t.Errorf("%d clients, %+v: %v", clients, c, got)
+			}
+		}
+	}
+}
+
+// TestSeriesOfNothing: seconds in which nothing is done are seconds of the series.
+func TestSeriesOfNothing(t *testing.T) {
+	for name, cfg := range map[string]Config{"closed": {Clients: 64}, "open": {Rate: 5000, Timeout: 2 * time.Second}} {
+		run := drive(t, cfg, &immediate{drop: func(n int) bool { return n > 7500 }}, 5*time.Second)
+		if len(run.Series) != 5 || run.Series[0].Ops == 0 || run.Series[4].Ops != 0 || run.Series[4].T != 4*time.Second {
+			t.Errorf("%s: %+v", name, run.Series)
+		}
+		cfg.Off = true
+		if run := drive(t, cfg, &immediate{}, 2*time.Second); len(run.Series) != 0 {
+			t.Errorf("%s: nothing is recorded, and a series of %d seconds", name, len(run.Series))
+		}
+	}
+}
+
 func TestClosed(t *testing.T) {
 	for _, clients := range []int{1, 3, 200} {
 		run := drive(t, Config{Clients: clients, Seed: 1}, &immediate{}, 100*time.Millisecond)
-		if run.Ops == 0 || run.Response.Count != run.Ops || run.Errors != 0 {
+		if run.Ops == 0 || run.Response.Count < run.Ops || run.Response.Count > run.Ops+int64(clients) || run.Errors != 0 { // each may have one under way at the end
 			t.Errorf("%d clients: %d operations, %d recorded, %d errors", clients, run.Ops, run.Response.Count, run.Errors)
 		}
 		if run.Service != (result.Latency{Count: run.Service.Count, Mean: run.Response.Mean, P50: run.Response.P50, P90: run.Response.P90, P99: run.Response.P99, P999: run.Response.P999, Max: run.Response.Max}) {

@@ -9,9 +9,8 @@ import (
 	"github.com/raftbench/raftbench/bench/result"
 )
 
-// Histogram range: from 1 µs... an operation on the mem backend takes a few
-// microseconds; three significant digits up to two minutes, well past the
-// longest timeout.
+// Histogram range: from 1 ns, since a Save of mem takes less than a microsecond, up to
+// two minutes, well past the longest timeout, to three significant digits.
 const (
 	histMin    = 1
 	histMax    = int64(2 * time.Minute)

@@ -203,7 +203,7 @@ func TestProcesses(t *testing.T) {
 	if len(procs.cmds) != 3 || run.Placement != "process" || run.Nodes != 3 {
 		t.Errorf("%d processes, placement %q", len(procs.cmds), run.Placement)
 	}
-	if run.Ops == 0 || run.Errors > 0 && run.LeaderChanges == 0 || run.Response.Count != run.Ops || run.Save.Count == 0 || len(run.Events) > 0 {
+	if run.Ops == 0 || run.Errors > 0 && run.LeaderChanges == 0 || run.Response.Count < run.Ops || run.Save.Count == 0 || len(run.Events) > 0 {
 		t.Errorf("%d operations, %d errors, %d responses, %d saves, events %v", run.Ops, run.Errors, run.Response.Count, run.Save.Count, run.Events)
 	}
 	if v := run.Verified; v == nil || !v.OK || v.Acked < run.Ops {

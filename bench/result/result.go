@@ -275,7 +275,8 @@ type Snapshot struct {
 	// is restored.
 	Install time.Duration `json:"install_ns,omitzero"`
 	HashOK  *bool         `json:"hash_ok,omitempty"` // restored state = leader's state
-	// ForegroundP99 is the response p99 of the load during the install.
+	// ForegroundP99 is the response p99 of the load from when the follower can be reached
+	// again until it has caught up.
 	ForegroundP99 time.Duration `json:"foreground_p99_ns,omitzero"`
 	ForegroundOps float64       `json:"foreground_ops,omitempty"` // its operations a second
 	// Restores counts the snapshots that the follower needed until it had caught
