@@ -30,7 +30,7 @@ func (s *Spec) resume(res *result.Result) error {
 	if old.Suite != digest {
 		return usage("the result to resume is of another suite; give the settings that it was made with, or another --out")
 	}
-	if changed := envChanges(old.Env, res.Env); len(changed) > 0 {
+	if changed := changes(old, res); len(changed) > 0 {
 		return usage("the result to resume is of another machine or build (%s); measure anew with another --out", strings.Join(changed, ", "))
 	}
 	res.ID, res.Started = old.ID, old.Started
@@ -52,24 +52,19 @@ func (s *Spec) resume(res *result.Result) error {
 	return nil
 }
 
-// envChanges names what differs between two environments whose runs could not be
-// compared.
-func envChanges(a, b result.Env) []string {
+// changes names what differs between the conditions of two results whose runs could not
+// be compared.
+func changes(old, now *result.Result) []string {
+	before, after := old.Conditions(), now.Conditions()
+	if len(before) != len(after) {
+		return []string{fmt.Sprintf("hosts: %d, now %d", len(old.Hosts), len(now.Hosts))}
+	}
 	var out []string
-	add := func(what string, x, y any) {
-		if x != y {
-			out = append(out, fmt.Sprintf("%s: %v, now %v", what, x, y))
+	for i, c := range before {
+		if c != after[i] {
+			out = append(out, fmt.Sprintf("%s: %v, now %v", c.Name, c.Value, after[i].Value))
 		}
 	}
-	add("host", a.Hostname, b.Hostname)
-	add("kernel", a.Kernel, b.Kernel)
-	add("CPU", a.CPU, b.CPU)
-	add("cores", a.Cores, b.Cores)
-	add("file system", a.FileSystem, b.FileSystem)
-	add("device", a.Device, b.Device)
-	add("Go", a.Go, b.Go)
-	add("commit", a.Commit, b.Commit)
-	add("uncommitted changes", a.Dirty, b.Dirty)
 	return out
 }
 

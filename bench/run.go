@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/raftbench/raftbench/backends"
@@ -299,12 +300,16 @@ func applyFloor(res *result.Result) {
 // others before figures are in doubt.
 const stealLimit = 0.02
 
-// applyEnv flags what the machine does to every run.
+// applyEnv flags what the machine, or one of them, does to every run.
 func applyEnv(res *result.Result) {
-	switch res.Env.FileSystem {
-	case "tmpfs", "ramfs", "devtmpfs":
+	on := func(fileSystems ...string) bool {
+		return slices.Contains(fileSystems, res.Env.FileSystem) ||
+			slices.ContainsFunc(res.Hosts, func(h result.Host) bool { return slices.Contains(fileSystems, h.Env.FileSystem) })
+	}
+	if on("tmpfs", "ramfs", "devtmpfs") {
 		flagAll(res, "tmpfs")
-	case "overlay":
+	}
+	if on("overlay") {
 		flagAll(res, "overlay")
 	}
 	if a := res.Env.After; a != nil && a.StealShare != nil && *a.StealShare > stealLimit {

@@ -81,7 +81,9 @@ func TestFloorOfRaw(t *testing.T) {
 	if got := note(func(int, *result.Run) {}); !strings.Contains(got, "(raw) is at ") {
 		t.Error(got)
 	}
-	if got := note(func(i int, run *result.Run) { run.Chosen = map[string]string{"io": []string{"direct", "buffered"}[i%2]} }); !strings.Contains(got, "(raw) is at ") {
+	if got := note(func(i int, run *result.Run) {
+		run.Chosen = map[string]string{"io": []string{"direct", "buffered"}[i%2]}
+	}); !strings.Contains(got, "(raw) is at ") {
 		t.Error(got)
 	}
 	if got := note(func(_ int, run *result.Run) { run.Chosen["io"] = "direct" }); !strings.Contains(got, past) {

@@ -63,15 +63,11 @@ func withEnv(r *result.Result, n int) *result.Result {
 	return &c
 }
 
-// envKey is equal for results that may be pooled. What changes by itself (free
-// space, load) is left out; a build from changed sources is like no other.
+// envKey is equal for results that may be pooled; a build from changed sources is like
+// no other.
 func envKey(r *result.Result) string {
-	e := r.Env
-	key := fmt.Sprintf("%q", []any{
-		e.Hostname, e.OS, e.Arch, e.Kernel, e.CPU, e.Cores, e.CPUQuota, e.CPUScheduling, e.MemoryBytes, e.MemoryLimit, e.Virtualization,
-		e.Go, e.GOMAXPROCS, e.GOGC, e.Version, e.Commit, e.FileSystem, e.MountOptions, e.Device, e.Model, e.Scheduler, e.WriteCache,
-	})
-	if e.Dirty {
+	key := fmt.Sprintf("%#v", []any{r.Env.Version, r.Conditions()})
+	if r.Env.Dirty {
 		key += r.ID
 	}
 	return key

@@ -290,6 +290,11 @@ func TestMerge(t *testing.T) {
 	if n := len(Merge([]*result.Result{monday, &batch})); n != 2 {
 		t.Error("results under two ways to schedule the CPU are pooled")
 	}
+	hosts := *monday
+	hosts.ID, hosts.Hosts = "hosts", []result.Host{{Env: monday.Env}, {Env: server.Env}}
+	if n := len(Merge([]*result.Result{monday, &hosts})); n != 2 {
+		t.Error("results of one host and of two are pooled")
+	}
 	tuesday.Env.Dirty, monday.Env.Dirty = true, true
 	if n := len(Merge([]*result.Result{monday, tuesday})); n != 2 {
 		t.Error("builds from changed sources are pooled")
