@@ -58,7 +58,7 @@ func (c *cluster) age(ctx context.Context, run *result.Run, report func(Progress
 		run.Lag, run.Service = sum.lag, sum.service
 	}
 	mergeCosts(run, []Part{c.part()})
-	run.Flags = append(run.Flags, ageFlags(run)...)
+	run.Flags = append(run.Flags, figureFlags(run, false)...)
 	run.Aging = aging(run)
 	return nil
 }
@@ -214,19 +214,6 @@ func (c *cluster) truncate(ctx context.Context) error {
 // ageKeep entries stay in memory at a truncation, for a follower that has not
 // heard of the last commit yet.
 const ageKeep = 1000
-
-// ageFlags are those that the windows of a cycle are too short for, left out, and
-// those that its figures show.
-func ageFlags(run *result.Run) []string {
-	var flags []string
-	if run.Errors > 0 {
-		flags = append(flags, "errors")
-	}
-	if run.Lag.Count > 0 && float64(run.Lag.P99) > generatorLag*float64(run.Response.P99) {
-		flags = append(flags, "generator_limited")
-	}
-	return flags
-}
 
 // aging compares the last cycles of a run with the first: the ratio of the
 // medians with an interval and a verdict, as between two suites of which each

@@ -89,3 +89,26 @@ func TestHostInMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestFigureFlags: what the figures of a run show.
+func TestFigureFlags(t *testing.T) {
+	lag := func(p99 time.Duration) result.Run {
+		return result.Run{Ops: 1, Lag: result.Latency{Count: 1, P99: p99}, Response: result.Latency{P99: 100}}
+	}
+	for _, c := range []struct {
+		run   result.Run
+		meant bool
+		want  []string
+	}{
+		{result.Run{Ops: 1}, false, nil},
+		{result.Run{}, true, []string{"nothing_committed"}},
+		{result.Run{Ops: 1, Errors: 1}, false, []string{"errors"}},
+		{result.Run{Ops: 1, Errors: 1}, true, nil},
+		{lag(10), false, nil},
+		{lag(11), true, []string{"generator_limited"}},
+	} {
+		if got := figureFlags(&c.run, c.meant); !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %q, want %q", c.run, got, c.want)
+		}
+	}
+}

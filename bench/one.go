@@ -406,7 +406,17 @@ func (c *cluster) loadFlags(run *result.Run) []string {
 	if c.one.Ops == 0 && !steady(run.Windows) && !disturbed {
 		flags = append(flags, "not_steady")
 	}
-	if run.Errors > 0 && !disturbed {
+	return append(flags, figureFlags(run, disturbed)...)
+}
+
+// figureFlags are those that the figures of a run show; errors are none where they are
+// meant.
+func figureFlags(run *result.Run, meant bool) []string {
+	var flags []string
+	if run.Ops == 0 {
+		flags = append(flags, "nothing_committed")
+	}
+	if run.Errors > 0 && !meant {
 		flags = append(flags, "errors")
 	}
 	if run.Lag.Count > 0 && float64(run.Lag.P99) > generatorLag*float64(run.Response.P99) {

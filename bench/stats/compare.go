@@ -271,6 +271,15 @@ func (s *series) byBlock(m Metric) (values map[blockID]float64, order []blockID)
 	})
 }
 
+// stood reports whether a run committed nothing. It has no ratio and no response time, and
+// what is left of the others would speak for the store that stood.
+func (s *series) stood() bool { return slices.ContainsFunc(s.runs, stood) }
+
+func stood(r *result.Run) bool {
+	v, measured := throughput.Get(r)
+	return measured && v == 0
+}
+
 // Replicates are the values that a statistic counts, in the order in which their
 // blocks first appear: get of each run or, where a block holds laps, the median of
 // the block, since what passes between two laps is less than what passes between
@@ -334,7 +343,7 @@ func comparePaired(m Metric, base, other *series, opts Options, config string) (
 		Metric: m.JSON, N: len(ratios), Ratio: Median(ratios),
 		BaselineMedian: Median(a), BackendMedian: Median(b),
 	}
-	if c.N < MinBlocks {
+	if c.N < MinBlocks || base.stood() || other.stood() {
 		return c, true
 	}
 	rng := opts.rng(m.JSON, base.name, other.name, config)

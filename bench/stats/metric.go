@@ -104,7 +104,7 @@ var metrics = slices.Concat(
 	[]Metric{
 		scalar("ops", "ops", Count, Higher, func(r *result.Run) float64 { return float64(r.Ops) }, always),
 		scalar("errors", "errors", Count, Lower, func(r *result.Run) float64 { return float64(r.Errors) }, always),
-		nonzero("throughput", "throughput_ops", OpsPerSecond, Higher, func(r *result.Run) float64 { return r.Throughput }),
+		throughput,
 	},
 	latency("response", func(r *result.Run) *result.Latency { return &r.Response }),
 	latency("service", func(r *result.Run) *result.Latency { return &r.Service }),
@@ -156,7 +156,14 @@ var metrics = slices.Concat(
 	},
 )
 
-func always(r *result.Run) bool   { return r.Error == "" }
+func always(r *result.Run) bool { return r.Error == "" }
+
+// throughput is what tells a run that stood from one that was not measured.
+var throughput = scalar("throughput", "throughput_ops", OpsPerSecond, Higher, func(r *result.Run) float64 { return r.Throughput }, loaded)
+
+// loaded: the throughput of a run that was measured for a time is a figure, 0 too.
+func loaded(r *result.Run) bool { return r.Throughput > 0 || r.Elapsed > 0 && r.Error == "" }
+
 func verified(r *result.Run) bool { return r.Verified != nil }
 
 func scalar(name, json string, unit Unit, better Better, get func(*result.Run) float64, has func(*result.Run) bool) Metric {

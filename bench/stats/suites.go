@@ -85,7 +85,7 @@ func compareUnpaired(m Metric, base, other *series, opts Options, config string)
 		BaselineMedian: Median(a), BackendMedian: Median(b),
 	}
 	c.Ratio = c.BackendMedian / c.BaselineMedian
-	if c.N < MinBlocks {
+	if c.N < MinBlocks || base.stood() || other.stood() {
 		return c, true
 	}
 	x, y := make([]float64, len(a)), make([]float64, len(b))

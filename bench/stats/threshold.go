@@ -161,11 +161,14 @@ func (d Demand) evaluate(name string, runs []*result.Run) result.Threshold {
 	t := result.Threshold{Expr: d.Expr, Backend: name}
 	var configs []string
 	values := map[string][]float64{}
-	failed := 0
+	failed, still := 0, 0
 	for _, r := range runs {
 		if r.Error != "" {
 			failed++
 			continue
+		}
+		if stood(r) {
+			still++
 		}
 		if v, ok := d.Metric.Get(r); ok {
 			config := Config(r)
@@ -185,6 +188,8 @@ func (d Demand) evaluate(name string, runs []*result.Run) result.Threshold {
 	switch {
 	case failed > 0:
 		t.Reason = fmt.Sprintf("%d of %d runs ended without figures", failed, len(runs))
+	case still > 0:
+		t.Reason = fmt.Sprintf("%d of %d runs committed nothing", still, len(runs))
 	case t.Value == nil:
 		t.Reason = d.Metric.Name + " was not measured"
 	case d.Holds(*t.Value):
