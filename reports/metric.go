@@ -29,7 +29,7 @@ func figure(name, title, long string, u quantity.Unit) *metric {
 // have been: NaN, infinite, negative.
 func (m *metric) get(r *result.Run) (float64, bool) {
 	v, ok := m.Get(r)
-	if !ok || !quantity.Usable(v) || v == 0 && m.unit == quantity.Duration {
+	if !ok || !quantity.Usable(v) {
 		return 0, false
 	}
 	return v, true
