@@ -142,14 +142,14 @@ const (
 func (c *cluster) burst(ctx context.Context, firstWorker int) error {
 	entries := min(max(c.one.BurstBytes/int64(c.payloads.Mean()), ageBurstFewest), ageBurstMost)
 	goal := c.o.applied.Load() + entries
-	return c.phase(ctx, Closed(ageBurstClients), firstWorker, nil, func(*load.Generator) error {
+	return c.phase(ctx, Closed(ageBurstClients), firstWorker, 0, nil, func(*load.Generator) error {
 		return c.wait(ctx, func() bool { return c.o.applied.Load() >= goal })
 	})
 }
 
 // steadyPhase applies the load of the run and measures it.
 func (c *cluster) steadyPhase(ctx context.Context, firstWorker int, run *result.Run, report func(Progress)) error {
-	return c.phase(ctx, c.one.Load, firstWorker, run, func(g *load.Generator) error {
+	return c.phase(ctx, c.one.Load, firstWorker, c.one.ReadRatio, run, func(g *load.Generator) error {
 		c.o.measuring.Store(true)
 		defer c.o.measuring.Store(false)
 		g.Measure()
@@ -161,8 +161,8 @@ func (c *cluster) steadyPhase(ctx context.Context, firstWorker int, run *result.
 
 // phase runs a load of its own until during returns, lets it drain, and fills run
 // where it is not nil.
-func (c *cluster) phase(ctx context.Context, l Load, firstWorker int, run *result.Run, during func(*load.Generator) error) error {
-	g, err := c.generator(l, firstWorker)
+func (c *cluster) phase(ctx context.Context, l Load, firstWorker int, readRatio float64, run *result.Run, during func(*load.Generator) error) error {
+	g, err := c.generator(l, firstWorker, readRatio)
 	if err != nil {
 		return err
 	}

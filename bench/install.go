@@ -76,7 +76,7 @@ func (c *cluster) install(ctx context.Context, nth int) (result.Snapshot, error)
 	c.net.cut.Store(follower.id)
 	defer c.net.cut.Store(0)
 
-	g, err := c.generator(Closed(installClients), nth*8)
+	g, err := c.generator(Closed(installClients), nth*8, 0) // the log has to grow
 	if err != nil {
 		return result.Snapshot{}, err
 	}

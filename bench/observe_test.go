@@ -51,10 +51,10 @@ func TestSavesOverTheEnds(t *testing.T) {
 // among the operations that a run of so many waits for.
 func TestReadsAreOperations(t *testing.T) {
 	spec := quick(t, mem.Backend)
-	spec.ReadRatio, spec.NoCalibrate, spec.NoSnapshots = 1, true, true
+	spec.ReadRatio, spec.NoCalibrate = 1, true
 	run := mustRun(t, spec).Runs[0]
-	if run.Ops == 0 || len(run.Windows) == 0 {
-		t.Fatalf("%d operations, windows %v", run.Ops, run.Windows)
+	if run.Ops == 0 || len(run.Windows) == 0 || run.Snapshot == nil { // beside whose install is something written
+		t.Fatalf("%d operations, windows %v, snapshot %+v", run.Ops, run.Windows, run.Snapshot)
 	}
 	for _, w := range run.Windows {
 		if w == 0 {

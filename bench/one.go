@@ -180,7 +180,7 @@ const DrainDeadline = 60 * time.Second
 
 // measure runs the load: warm-up, steady gate, measured time, drain.
 func (c *cluster) measure(ctx context.Context, run *result.Run, report func(Progress)) error {
-	g, err := c.generator(c.one.Load, 0)
+	g, err := c.generator(c.one.Load, 0, c.one.ReadRatio)
 	if err != nil {
 		return err
 	}
@@ -273,13 +273,14 @@ func (c *cluster) run(ctx context.Context, g *load.Generator, report func(Progre
 	return nil, c.wait(ctx, func() bool { return c.o.done() >= goal })
 }
 
-func (c *cluster) generator(l Load, firstWorker int) (*load.Generator, error) {
+// generator is that of a load; workers that follow others have other numbers.
+func (c *cluster) generator(l Load, firstWorker int, readRatio float64) (*load.Generator, error) {
 	var observe func(time.Duration)
 	if c.one.Watch != nil {
 		observe = c.one.Watch.Responded
 	}
 	g, err := load.NewGenerator(load.Config{
-		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: c.one.ReadRatio,
+		Clients: l.Clients, Rate: l.Rate, Poisson: l.Kind == LoadPoisson, ReadRatio: readRatio,
 		Seed: c.one.Seed, Payloads: c.payloads, Timeout: c.one.Timeout, FirstWorker: firstWorker, Off: c.one.NoRecorders,
 		Batches: l.Kind == LoadTrace, Observe: observe, TimersOnly: c.one.timersOnly,
 	}, c.target())

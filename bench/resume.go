@@ -42,7 +42,7 @@ func (s *Spec) resume(res *result.Result) error {
 		}
 	}
 	for _, r := range old.Runs {
-		if r.Error != "" {
+		if r.Error != "" || r.ID == "" {
 			continue // it has no figures, and is made again
 		}
 		r.Flags = slices.DeleteFunc(slices.Clone(r.Flags), func(f string) bool { return slices.Contains(suiteFlags, f) })

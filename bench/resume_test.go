@@ -144,6 +144,30 @@ func TestResumeDropsFailures(t *testing.T) {
 	}
 }
 
+// TestNothingHeard: a run of which nothing was heard, because its process died, says which
+// one it was and why it has no figures, and is made again.
+func TestNothingHeard(t *testing.T) {
+	spec := suiteOf(t, Closed(8), "a")
+	works := simulated(map[string]float64{"a": 5000}, 0)
+	spec.RunOne = func(context.Context, One, func(Progress)) (result.Run, error) {
+		return result.Run{}, errors.New("worker died")
+	}
+	res, err := Run(context.Background(), spec)
+	if err == nil || len(res.Runs) != 1 {
+		t.Fatalf("%v, %d runs", err, len(res.Runs))
+	}
+	if r := res.Runs[0]; r.ID == "" || r.Backend != "a" || r.Block != 1 || r.Error != "worker died" {
+		t.Errorf("%+v", r)
+	}
+	old := kept(t, res)
+	old.Runs = append(old.Runs, result.Run{}) // as older versions noted it
+	again := spec
+	again.Dir, again.Resume, again.RunOne = filepath.Join(t.TempDir(), "data"), old, works
+	if res := mustRun(t, again); len(res.Runs) != 1 || res.Runs[0].Error != "" || res.Runs[0].ID == "" {
+		t.Errorf("resumed: %+v", res.Runs)
+	}
+}
+
 func TestCheckpointFails(t *testing.T) {
 	spec := suiteOf(t, Closed(8), "a")
 	spec.Repeats, spec.RunOne = 3, simulated(map[string]float64{"a": 5000}, 0)

@@ -386,7 +386,8 @@ func (s *Spec) Fill() error {
 	check(s.Compressible >= 0 && s.Compressible <= 1, "compressible %v: want 0 to 1", s.Compressible)
 	check(s.ReadRatio >= 0 && s.ReadRatio <= 1, "read ratio %v: want 0 to 1", s.ReadRatio)
 	check(s.Duration >= 100*time.Millisecond && s.Duration <= 24*time.Hour, "duration %v: want 100ms to 24h", s.Duration)
-	check(s.Warmup >= 0 && s.Warmup <= time.Hour, "warm-up %v: want 0 to 1h", s.Warmup)
+	check(s.Warmup == 0 || s.Warmup >= time.Millisecond && s.Warmup <= time.Hour, "warm-up %v: want 0, or 1ms to 1h", s.Warmup)
+	check(s.Timeout >= time.Millisecond && s.Timeout <= 24*time.Hour, "timeout %v: want 1ms to 24h", s.Timeout)
 	check(s.Repeats >= 1 && s.Repeats <= maxRepeats, "repeats %d: want 1 to %d", s.Repeats, maxRepeats)
 	check(s.Laps >= 1 && s.Laps <= maxLaps, "laps %d: want 1 to %d", s.Laps, maxLaps)
 	check(s.Laps == 1 || s.Load.Kind != LoadCurve && s.Load.Kind != LoadSearch,

@@ -146,8 +146,15 @@ func (su *suite) checkpoint() error {
 	return nil
 }
 
-// runIn makes one run in a directory of its own, which it frees.
-func (su *suite) runIn(ctx context.Context, one One) (result.Run, error) {
+// runIn makes one run in a directory of its own, which it frees. A run of which nothing was
+// heard before it failed, since its process died, is noted by what was asked for.
+func (su *suite) runIn(ctx context.Context, one One) (run result.Run, err error) {
+	defer func() {
+		if err != nil && run.ID == "" {
+			run = one.Header()
+			run.Error = err.Error()
+		}
+	}()
 	dir, err := su.ws.Make("run-" + fileName(one.ID()))
 	if err != nil {
 		return result.Run{}, err
@@ -158,7 +165,6 @@ func (su *suite) runIn(ctx context.Context, one One) (result.Run, error) {
 		err = s.WriteLog(ctx, one)
 		one.Written = true
 	}
-	var run result.Run
 	if err == nil {
 		run, err = s.RunOne(ctx, one, func(p Progress) {
 			p.Block, p.Blocks, p.Order, p.Runs = one.Block, s.Repeats, one.Order, su.planned

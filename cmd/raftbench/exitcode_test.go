@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,7 +42,8 @@ type exitCase struct {
 	args      []string
 	says      string                    // part of what it prints
 	before    func(t *testing.T)        // skips or fails where something is missing
-	interrupt string                    // a file in the directory of the command; Ctrl-C comes once it is there
+	interrupt string                    // a file in the directory of the command; Ctrl-C comes once it is there,
+	signal    os.Signal                 // or this signal
 	after     func(*testing.T, outcome) // looks at what else came of it
 }
 
@@ -52,7 +55,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "list", code: exitOK, args: []string{"list"}, says: "forgetful"},
 		{name: "report", code: exitOK, args: []string{"report", at("before")}, says: "raw"},
 		{name: "report of damage", code: exitFailure, args: []string{"report", at("damaged")}, says: "not a readable raftbench result"},
-		{name: "unknown command", code: exitUsage, args: []string{"measure"}, says: `no argument "measure"`},
+		{name: "unknown command", code: exitUsage, args: []string{"measure"}, says: `unknown command "measure"`},
 		{name: "power cuts", code: exitLost, before: requireFUSE, says: "lost, changed, or could not open",
 			args: []string{"powercut", "--backends", "control-never-syncs", "--mode", "strict", "--cuts", "50"}},
 	})
@@ -83,7 +86,10 @@ func (tc exitCase) run(t *testing.T) {
 			_, err := os.Stat(filepath.Join(cmd.Dir, tc.interrupt))
 			return err == nil
 		})
-		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		if tc.signal == nil {
+			tc.signal = os.Interrupt
+		}
+		if err := cmd.Process.Signal(tc.signal); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait() // its exit code is looked at below
@@ -127,13 +133,22 @@ func exitsOfRun(t *testing.T) []exitCase {
 		{name: "invalid, whatever was missed", code: exitInvalid, before: onTmpfs, args: inMemory("strict", append(missed, "--strict")...), says: "the measurement is invalid"},
 		{name: "invalid, not strict", code: exitOK, before: onTmpfs, args: inMemory("lenient"), says: "in memory, not on a disk"},
 		{name: "threshold missed", code: exitThreshold, args: tiny(missed...), says: "threshold missed: response.p99<1ns (mem)", after: missIsWritten},
-		{name: "threshold on what did not run", code: exitThreshold, args: tiny("--threshold", "etcd-wal:save.p99<5ms"), says: "etcd-wal"},
+		{name: "threshold on what did not run", code: exitThreshold, args: tiny("--threshold", "etcd-wal:save.p99<5ms"), says: "(etcd-wal): no run of this backend"},
 		{name: "interrupted", code: exitInterrupted, args: tiny("--dir", "data", "--duration", "1h"), says: "interrupted after 0 of 1 runs",
-			interrupt: "data/run-001-mem", after: func(t *testing.T, o outcome) {
-				if got := left(t, o.dir); got != "" {
-					t.Errorf("left behind: %s", got)
+			interrupt: "data/run-001-mem", after: nothingIsLeft},
+		{name: "terminal closed", code: exitInterrupted, args: tiny("--dir", "data", "--duration", "1h"), says: "interrupted after 0 of 1 runs",
+			before: func(t *testing.T) {
+				if signal.Ignored(syscall.SIGHUP) {
+					t.Skip("SIGHUP is ignored here, and so by the command (nohup)")
 				}
-			}},
+			},
+			interrupt: "data/run-001-mem", signal: syscall.SIGHUP, after: nothingIsLeft},
+	}
+}
+
+func nothingIsLeft(t *testing.T, o outcome) {
+	if got := left(t, o.dir); got != "" {
+		t.Errorf("left behind: %s", got)
 	}
 }
 

@@ -193,6 +193,9 @@ func (f *runFlags) spec() (bench.Spec, error) {
 			add(usageErrorf("--%s 0: want more than 0", zero.name))
 		}
 	}
+	if f.powercut < 0 {
+		add(usageErrorf("--powercut %d: want 0, or more cuts", f.powercut))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return s, err
 	}
@@ -394,7 +397,7 @@ func (a *app) publish(res *result.Result, runErr error, out string, f *runFlags)
 	}
 	for _, t := range res.Thresholds {
 		if !t.OK {
-			return &exitError{exitThreshold, fmt.Errorf("threshold missed: %s (%s)", t.Expr, t.Backend)}
+			return &exitError{exitThreshold, fmt.Errorf("threshold missed: %s (%s): %s", t.Expr, t.Backend, t.Reason)}
 		}
 	}
 	return nil
