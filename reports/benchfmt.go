@@ -128,6 +128,21 @@ var benchKeys = []benchKey{
 	{"placement", func(r *result.Run) string { return r.Placement }},
 	{"slow-disk", func(r *result.Run) string { return r.SlowDisk }},
 	{"values", func(r *result.Run) string { return r.ValueSize }},
+	{"snapshot", when(func(r *result.Run) bool { return r.SnapshotMode != "stream" }, func(r *result.Run) string { return r.SnapshotMode })}, // not the default
+	{"after", when(func(r *result.Run) bool { return r.Restart != nil && r.Restart.Killed }, func(*result.Run) string { return "kill" })},
+	{"faults", when(func(r *result.Run) bool { return r.Faults != nil }, func(r *result.Run) string { return r.Faults.Timeline })},
+	// A step of a search has a rate of its own in each block.
+	{"rate", when(func(r *result.Run) bool { return r.Load.Step > 0 }, func(r *result.Run) string { return number(r.Load.Rate) })},
+}
+
+// when is get of the runs that have something to say, and empty for the others.
+func when(has func(*result.Run) bool, get func(*result.Run) string) func(*result.Run) string {
+	return func(r *result.Run) string {
+		if !has(r) {
+			return ""
+		}
+		return get(r)
+	}
 }
 
 func number(v float64) string {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/perf/benchfmt"
@@ -218,6 +219,46 @@ func TestBenchfmtName(t *testing.T) {
 	}
 	if !strings.Contains(b.String(), "\nBenchmarkPropose/backend=bbolt/transport=mem/nodes=3/value=1024-2 ") {
 		t.Error(b.String())
+	}
+}
+
+// TestBenchfmtTellsApart: runs that are not repeats of each other have names of their own.
+func TestBenchfmtTellsApart(t *testing.T) {
+	for what, second := range map[string]func(*result.Run){
+		"killed":   func(r *result.Run) { r.Restart = &result.Restart{Open: time.Second, Killed: true} },
+		"faults":   func(r *result.Run) { r.Faults = &result.Faults{Timeline: "at 1s: kill leader"} },
+		"snapshot": func(r *result.Run) { r.SnapshotMode = "plain" },
+		"rate":     func(r *result.Run) { r.Load.Rate = 8000 },
+	} {
+		r := plain(2, map[string]float64{"bbolt": 9000}, "bbolt")
+		for i := range r.Runs {
+			run := &r.Runs[i]
+			run.SnapshotMode, run.Load = "stream", result.Load{Kind: "open", Rate: 1000, Step: 5, Point: "search step 5"}
+			if what == "killed" {
+				run.Workload, run.Restart = "restart", &result.Restart{Open: time.Second}
+			}
+		}
+		var b bytes.Buffer
+		names := func() int {
+			b.Reset()
+			if err := Benchfmt(&b, r); err != nil {
+				t.Fatal(err)
+			}
+			seen := map[string]bool{}
+			for line := range strings.Lines(b.String()) {
+				if name, _, ok := strings.Cut(line, " "); ok && strings.HasPrefix(name, "Benchmark") {
+					seen[name] = true
+				}
+			}
+			return len(seen)
+		}
+		if n := names(); n != 1 {
+			t.Errorf("%s: two repeats have %d names:\n%s", what, n, b.String())
+		}
+		second(&r.Runs[1])
+		if n := names(); n != 2 {
+			t.Errorf("%s: two settings have %d names:\n%s", what, n, b.String())
+		}
 	}
 }
 
