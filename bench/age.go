@@ -42,7 +42,6 @@ func (o One) ageSteady() time.Duration { return o.Duration / ageShare }
 // age runs the cycles and fills the run with their sum.
 func (c *cluster) age(ctx context.Context, run *result.Run, report func(Progress)) error {
 	sum := ageSum{response: load.NewHistogram(), save: load.NewHistogram()}
-	c.before = c.usage()
 	for n := 1; n <= c.one.Cycles; n++ {
 		cycle, err := c.cycle(ctx, n, &sum, report)
 		if err != nil {
@@ -50,7 +49,6 @@ func (c *cluster) age(ctx context.Context, run *result.Run, report func(Progress
 		}
 		run.Cycles = append(run.Cycles, cycle)
 	}
-	c.after = c.usage()
 	sum.fill(run)
 	c.fillSaves(run)
 	run.Save = load.Summary(sum.save, true)
@@ -150,11 +148,13 @@ func (c *cluster) burst(ctx context.Context, firstWorker int) error {
 // steadyPhase applies the load of the run and measures it.
 func (c *cluster) steadyPhase(ctx context.Context, firstWorker int, run *result.Run, report func(Progress)) error {
 	return c.phase(ctx, c.one.Load, firstWorker, c.one.ReadRatio, run, func(g *load.Generator) error {
+		begin := c.usage()
 		c.o.measuring.Store(true)
-		defer c.o.measuring.Store(false)
 		g.Measure()
 		_, err := c.windows(ctx, g, c.one.ageSteady(), "steady", report)
 		g.EndMeasure()
+		c.o.measuring.Store(false)
+		c.used(begin, c.usage())
 		return err
 	})
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"runtime"
 	"time"
 
@@ -41,6 +42,32 @@ func (c *cluster) usage() *usageNow {
 	u.io, u.ioErr = env.ProcIO()
 	u.network, u.counted = c.sent()
 	return u
+}
+
+// used adds what was used from begin to end to what was used before, which may be some
+// time ago: what passed between the two was not measured.
+func (c *cluster) used(begin, end *usageNow) {
+	if c.before == nil {
+		c.before, c.after = begin, end
+		return
+	}
+	c.before.skip(c.after, begin)
+	end.peak = max(end.peak, c.after.peak)
+	c.after = end
+}
+
+// skip moves u on by what was used between two moments.
+func (u *usageNow) skip(from, to *usageNow) {
+	u.cpu += to.cpu - from.cpu
+	u.cpuErr = cmp.Or(u.cpuErr, from.cpuErr, to.cpuErr)
+	u.io.WriteBytes += to.io.WriteBytes - from.io.WriteBytes
+	u.ioErr = cmp.Or(u.ioErr, from.ioErr, to.ioErr)
+	u.device += to.device - from.device
+	u.devErr = cmp.Or(u.devErr, from.devErr, to.devErr)
+	u.mem.PauseTotalNs += to.mem.PauseTotalNs - from.mem.PauseTotalNs
+	u.mem.Mallocs += to.mem.Mallocs - from.mem.Mallocs
+	u.logical += to.logical - from.logical
+	u.network = u.network.Add(to.network.Sub(from.network))
 }
 
 // sent is what the transports of all nodes have sent so far; counted is false

@@ -4,10 +4,13 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/backends/mem"
+	"github.com/raftbench/raftbench/bench/env"
 	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/node"
 )
 
 // TestWritten: the process's own count, unless the device shows that it cannot be.
@@ -138,5 +141,28 @@ func TestMergeChosen(t *testing.T) {
 	run = result.Run{}
 	if err := MergeParts(&run, []Part{{}, {}}); err != nil || run.Chosen != nil {
 		t.Errorf("nobody chose anything: %v, %v", run.Chosen, err)
+	}
+}
+
+// TestUsedInParts: what passed between two measured times is in no figure of their sum.
+func TestUsedInParts(t *testing.T) {
+	at := func(n int64) *usageNow {
+		u := &usageNow{cpu: time.Duration(n), io: env.IO{WriteBytes: 2 * n}, device: 3 * n, logical: 4 * n, peak: n % 50, peakReset: true,
+			network: node.TransportStats{Messages: 5 * n, Bytes: 6 * n}, counted: true}
+		u.mem.Mallocs, u.mem.PauseTotalNs = uint64(7*n), uint64(8*n)
+		return u
+	}
+	one := One{Spec: Spec{Nodes: 1, Backends: []backends.Backend{mem.Backend}}, Backend: mem.Backend}
+	c := newCluster(one, nil, nil, &tally{})
+	c.used(at(10), at(15))
+	c.used(at(100), at(107))
+	c.used(at(1000), at(1001))
+	const n = 5 + 7 + 1
+	p := c.part()
+	if p.CPU == nil || *p.CPU != n || p.Logical != 4*n || p.Mallocs != 7*n || p.GCPause != 8*n || p.Network == nil || p.Network.Messages != 5*n || p.Network.Bytes != 6*n {
+		t.Errorf("%+v, network %+v", p, p.Network)
+	}
+	if p.Written == nil || *p.Written != 2*n || p.Peak == nil || *p.Peak != 15 {
+		t.Errorf("written %v, peak %v", p.Written, p.Peak)
 	}
 }
