@@ -51,10 +51,9 @@ func (w way) chosen(became way) map[string]string {
 
 // The measurement writes one page after the other in each way, in turns, at least probeMin
 // times and then until probeTime is over or it has been probeMax times: 0.1 s on a disk
-// that takes 100 µs for one. Less than that sees one phase of a disk whose speed swings,
-// and fewer pages stay in the processor's cache, as one that is written again and again
-// does, which flatters the page cache: with a quarter of them it was 1.1 to 1.2 times as
-// slow as a direct write, where it is 1.2 to 1.4 times.
+// that takes 100 µs for one. Fewer would see one phase of a disk whose speed swings, and
+// would stay in the processor's cache, which flatters the page cache: over a quarter of
+// these pages it took 1.1 to 1.2 times as long as a direct write, over all 1.2 to 1.4 times.
 const (
 	probeMin  = 16
 	probeMax  = 256

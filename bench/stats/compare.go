@@ -271,14 +271,10 @@ func (s *series) byBlock(m Metric) (values map[blockID]float64, order []blockID)
 	})
 }
 
-// stood reports whether a run committed nothing. It has no ratio and no response time, and
-// what is left of the others would speak for the store that stood.
-func (s *series) stood() bool { return slices.ContainsFunc(s.runs, stood) }
-
-func stood(r *result.Run) bool {
-	v, measured := throughput.Get(r)
-	return measured && v == 0
-}
+// stood reports whether a run, or most laps of a block, committed nothing. There is no ratio
+// to it and no response time of it, and what is left of the others would speak for the
+// store that stood.
+func (s *series) stood() bool { return slices.Contains(Replicates(s.runs, throughput.Get), 0) }
 
 // Replicates are the values that a statistic counts, in the order in which their
 // blocks first appear: get of each run or, where a block holds laps, the median of

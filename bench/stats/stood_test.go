@@ -61,6 +61,24 @@ func TestStood(t *testing.T) {
 			t.Errorf("%s: %+v", expr, got)
 		}
 	}
+	laps := stoodRuns(0)
+	for i := range laps {
+		laps[i].Lap = 1
+		for lap := 2; lap <= 5; lap++ {
+			r := laps[i]
+			if r.Lap = lap; lap == 2 && r.Block == 1 {
+				r.Throughput = 0
+			}
+			laps = append(laps, r)
+		}
+	}
+	table, err := Compare(laps, "a", Options{Metrics: []string{"throughput"}})
+	if err != nil || len(table) != 1 || table[0].Verdict != Faster {
+		t.Errorf("one lap of five in which nothing was committed: %v, %+v", err, table)
+	}
+	if d, err := Threshold("b:throughput>=10k/s"); err != nil || !Evaluate([]Demand{d}, laps)[0].OK {
+		t.Errorf("one lap of five in which nothing was committed misses a threshold: %v", err)
+	}
 	if _, ok := throughput.Get(&result.Run{Workload: "restart"}); ok {
 		t.Error("a run without a load has a throughput")
 	}

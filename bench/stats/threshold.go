@@ -167,7 +167,7 @@ func (d Demand) evaluate(name string, runs []*result.Run) result.Threshold {
 			failed++
 			continue
 		}
-		if stood(r) {
+		if v, ok := throughput.Get(r); ok && v == 0 && r.Lap == 0 { // a lap is a part of a block
 			still++
 		}
 		if v, ok := d.Metric.Get(r); ok {
