@@ -88,13 +88,10 @@ func (s *storage) create(segmentBytes int64) (backends.State, error) {
 }
 
 func (s *storage) makeSnapDir() error {
-	if _, err := os.Stat(s.snapDir); err == nil {
-		return nil
-	}
-	if err := os.Mkdir(s.snapDir, fileutil.PrivateDirMode); err != nil {
+	if err := os.Mkdir(s.snapDir, fileutil.PrivateDirMode); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return syncDir(filepath.Dir(s.snapDir))
+	return syncDir(filepath.Dir(s.snapDir)) // also where a life that was killed has made it
 }
 
 // removeUnfinished deletes the segments that were being prepared. The WAL would

@@ -178,13 +178,10 @@ func (s *storage) openLog(segmentBytes int, onSync func(time.Duration), records 
 }
 
 func (s *storage) makeSnapDir() error {
-	if _, err := os.Stat(s.snapDir); err == nil {
-		return nil
-	}
-	if err := os.Mkdir(s.snapDir, 0o700); err != nil {
+	if err := os.Mkdir(s.snapDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return syncPath(filepath.Dir(s.snapDir))
+	return syncPath(filepath.Dir(s.snapDir)) // also where a life that was killed has made it
 }
 
 // replay takes the records in the order in which they were written and returns

@@ -346,7 +346,7 @@ func (s *Storage) partEnd(from int) int {
 // rule 1 allows.
 func (s *Storage) appendPart(ents []*raftpb.Entry, from, to int, before uint64) error {
 	last := ents[to-1].GetIndex()
-	if err := s.shortenTail(last); err != nil {
+	if err := s.shortenTail(last, before); err != nil {
 		return err
 	}
 	ops := s.deletions(s.ops[:0], last+1, s.last)
@@ -439,15 +439,16 @@ func (s *Storage) deletions(ops []Op, lo, hi uint64) []Op {
 
 // shortenTail deletes from the end of the log as long as what will be deleted
 // above index is more than a batch takes. From the end, so that a crash leaves no
-// gap; and a tail that is being replaced was never committed.
-func (s *Storage) shortenTail(index uint64) error {
+// gap. A tail that is being replaced was never committed: until it is gone no more
+// is than before, as the new commit index counts the entries that replace it.
+func (s *Storage) shortenTail(index, before uint64) error {
 	step := uint64(s.cfg.DeleteStep)
 	if s.cfg.RangeDelete || step == 0 {
 		return nil
 	}
 	for s.last > index && s.last-index > step {
 		to := s.last - step
-		hardState, err := s.hardStateWithCommit(to)
+		hardState, err := s.hardStateWithCommit(min(to, before))
 		if err != nil {
 			return s.fail(err)
 		}

@@ -163,7 +163,7 @@ func writeFiles(dir string, files map[string]string) error {
 
 // between checks a state that a crash left while old was becoming new: entries
 // that stay are there, and every other one is from the old or the new log, the
-// new ones from the first on without a gap.
+// new ones from the first on without a gap, and none that is replaced is committed.
 func between(got backends.State, old, new model, firstNew uint64) error {
 	if err := startable(got); err != nil {
 		return err
@@ -185,6 +185,9 @@ func between(got backends.State, old, new model, firstNew uint64) error {
 		isNew := i < len(new.ents) && proto.Equal(e, new.ents[i])
 		if !isOld && !isNew {
 			return fmt.Errorf("entry {%v} is neither old nor new", e)
+		}
+		if e.GetIndex() >= firstNew && e.GetIndex() <= got.HardState.GetCommit() && !isNew {
+			return fmt.Errorf("entry {%v} is committed ({%v}), and was replaced", e, got.HardState)
 		}
 		if e.GetTerm() > got.HardState.GetTerm() {
 			return fmt.Errorf("entry {%v} is newer than the term of {%v}", e, got.HardState)
