@@ -120,6 +120,7 @@ func (n *Node) restore(ap apply) error {
 		return fmt.Errorf("restore snapshot %d: %w", meta.GetIndex(), err)
 	}
 	n.confState = meta.GetConfState()
+	n.haveReturned(n.confState)
 	n.snapshots.started = meta.GetIndex()
 	n.applied.set(meta.GetIndex())
 	return nil

@@ -90,7 +90,13 @@ type group struct {
 // is at work.
 type counted struct {
 	*node.KV
-	n atomic.Uint64
+	n        atomic.Uint64
+	captures atomic.Int64
+}
+
+func (c *counted) Snapshot() func() ([]byte, error) {
+	c.captures.Add(1)
+	return c.KV.Snapshot()
 }
 
 func (c *counted) note() {
@@ -181,6 +187,33 @@ func (g *group) leader() *node.Node {
 		return false
 	})
 	return lead
+}
+
+// TestRestartTakesNoSnapshot: a node that comes back takes its next snapshot as many entries
+// after the last one as ever, not at once.
+func TestRestartTakesNoSnapshot(t *testing.T) {
+	loops(t, func(t *testing.T, d drive) {
+		g := newTracedGroup(t, d, 1, nil)
+		g.propose(1, 251)
+		g.until("a snapshot", func() bool { return g.nodes[1].Status().Snapshot > 0 })
+		g.until("one that was asked for", func() bool {
+			err := g.nodes[1].Snapshot(context.Background(), 0)
+			if err != nil && !errors.Is(err, node.ErrSnapshotBusy) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		g.stop(1)
+		g.start(1, false)
+		for id := uint64(251); id < 254; id++ { // each is applied when what follows from the one before has been begun
+			before := g.kvs[1].n.Load()
+			g.propose(id, id+1)
+			g.until("applied", func() bool { return g.kvs[1].n.Load() > before })
+		}
+		if n := g.kvs[1].captures.Load(); n > 0 {
+			t.Errorf("%d snapshots were begun after a restart and 3 entries", n)
+		}
+	})
 }
 
 // TestGiveWay: whatever holds a P for long asks whether it should give way.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -69,12 +70,7 @@ func (n *Node) isRemoved(id uint64) bool {
 // updateRemoved notes who left and who came back. It is not stored: after a
 // restart raft itself no longer sends to who is not in its configuration.
 func (n *Node) updateRemoved(changes []*raftpb.ConfChangeSingle, cs *raftpb.ConfState) {
-	next := map[uint64]struct{}{}
-	if old := n.removed.Load(); old != nil {
-		for id := range *old {
-			next[id] = struct{}{}
-		}
-	}
+	next := n.copyRemoved()
 	for _, c := range changes {
 		if c.GetType() == raftpb.ConfChangeRemoveNode && !slices.Contains(cs.GetVotersOutgoing(), c.GetNodeId()) {
 			next[c.GetNodeId()] = struct{}{}
@@ -83,4 +79,22 @@ func (n *Node) updateRemoved(changes []*raftpb.ConfChangeSingle, cs *raftpb.Conf
 		}
 	}
 	n.removed.Store(&next)
+}
+
+// haveReturned notes who is a member by a snapshot, whose changes of membership this node
+// has not seen.
+func (n *Node) haveReturned(cs *raftpb.ConfState) {
+	next := n.copyRemoved()
+	for _, id := range slices.Concat(cs.GetVoters(), cs.GetVotersOutgoing(), cs.GetLearners(), cs.GetLearnersNext()) {
+		delete(next, id)
+	}
+	n.removed.Store(&next)
+}
+
+func (n *Node) copyRemoved() map[uint64]struct{} {
+	next := map[uint64]struct{}{}
+	if old := n.removed.Load(); old != nil {
+		maps.Copy(next, *old)
+	}
+	return next
 }

@@ -332,6 +332,7 @@ func (n *Node) load() (*raft.MemoryStorage, error) {
 			return nil, fmt.Errorf("load snapshot %d: %w", snap.GetMetadata().GetIndex(), err)
 		}
 		n.snapshots.newest.Store(snap.GetMetadata().GetIndex())
+		n.snapshots.started = snap.GetMetadata().GetIndex()
 		n.confState = snap.GetMetadata().GetConfState()
 		n.applied.set(snap.GetMetadata().GetIndex())
 		n.committed.Store(snap.GetMetadata().GetIndex())

@@ -78,8 +78,8 @@ func (n *Node) startSnapshot(req snapshotRequest) {
 	n.snapshots.started = index
 	take := n.capture(index, req.keep)
 	n.goRun(func() {
-		defer n.snapshots.busy.Store(false)
 		err := take()
+		n.snapshots.busy.Store(false) // before who asked hears of it, and may ask again
 		if err != nil && !errors.Is(err, ErrStopped) {
 			n.fail(err)
 		}
