@@ -3,7 +3,6 @@ package powercut_test
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
 
@@ -19,24 +18,27 @@ import (
 func TestFirstOpenInterrupted(t *testing.T) {
 	for _, name := range []string{"etcd-wal", "hashicorp-wal"} {
 		t.Run(name, func(t *testing.T) {
-			b := all.Backends[slices.IndexFunc(all.Backends, func(b backends.Backend) bool { return b.Name == name })]
+			b, err := all.Lookup(name)
+			must(t, err)
 			b = b.With(powercut.SmallParams(b))
-			interrupted := 0
-			for _, skip := range []int{2, 3} { // syncs of directories before the one that fails, which is that of its parent
+			looked := 0
+			for _, skip := range []int{2, 3} { // where etcd-wal and hashicorp-wal have made a directory
 				for seed := range int64(6) {
 					if firstOpenInterrupted(t, b, skip, seed) {
-						interrupted++
+						looked++
 					}
 				}
 			}
-			if interrupted == 0 {
-				t.Error("no Open was interrupted")
+			if looked == 0 {
+				t.Error("no store was looked at whose first Open had been interrupted")
 			}
 		})
 	}
 }
 
-// firstOpenInterrupted reports whether the first Open was.
+// firstOpenInterrupted lets the first Open fail at a sync of a directory, after skip of them,
+// and looks for what the store has acknowledged since, after a power cut. It is false where
+// Open syncs fewer directories, or a second Open refuses what the first has left.
 func firstOpenInterrupted(t *testing.T, b backends.Backend, skip int, seed int64) bool {
 	root := t.TempDir()
 	d, err := powercut.StartDisk(root, powercut.DiskOptions{})
@@ -55,14 +57,14 @@ func firstOpenInterrupted(t *testing.T, b backends.Backend, skip int, seed int64
 	must(t, f.Close())
 	must(t, d.Inject(powercut.DiskFault{Op: "fsyncdir", Skip: skip, Times: 1, Errno: int(syscall.EIO)}))
 	s, _, err := b.Open(backends.Options{Dir: dir})
-	if err == nil { // it syncs fewer
+	if err == nil {
 		must(t, s.Close())
 		return false
 	}
 	must(t, d.Heal())
 	s, _, err = b.Open(backends.Options{Dir: dir})
 	if err != nil {
-		return true // it says what it cannot tell from damage, and has acknowledged nothing
+		return false // nothing was acknowledged
 	}
 	one := uint64(1)
 	must(t, s.Save(&raftpb.HardState{Term: &one, Vote: &one, Commit: new(uint64)}, []*raftpb.Entry{{Index: &one, Term: &one, Data: []byte("x")}}))

@@ -31,6 +31,7 @@ func TestClearlyFaster(t *testing.T) {
 		{"a little faster", times(16, 90*us), false},
 		{"slower", times(16, 150*us), false},
 		{"faster by a quarter", times(16, 75*us), true},
+		{"faster by half, half of the time", append(times(8, 50*us), times(8, 200*us)...), false},
 		{"13 of 16", won(13, 16), false},
 		{"14 of 16", won(14, 16), true},
 		{"43 of 64", won(43, 64), false},

@@ -167,7 +167,7 @@ func TestUsage(t *testing.T) {
 		"negative rate":     {[]string{"run", "--load", "open:-5"}, "operations a second"},
 		"rate not a number": {[]string{"run", "--load", "poisson:NaN"}, "operations a second"},
 		"unknown command":   {[]string{"measure"}, "want one of agent, compare, "},
-		"mistyped command":  {[]string{"rnu"}, `"rnu": is run meant?`},
+		"mistyped command":  {[]string{"rum"}, `"rum": is run meant?`},
 		"no warm-up":        {[]string{"run", "--warmup", "1ns"}, "warm-up 1ns"},
 		"no timeout":        {[]string{"run", "--timeout", "-1s"}, "timeout -1s"},
 		"tiny timeout":      {[]string{"run", "--timeout", "1ns"}, "timeout 1ns"},

@@ -448,7 +448,7 @@ func (s *Storage) shortenTail(index, before uint64) error {
 	}
 	for s.last > index && s.last-index > step {
 		to := s.last - step
-		hardState, err := s.hardStateWithCommit(min(to, before))
+		hardState, err := s.hardStateWithCommit(before)
 		if err != nil {
 			return s.fail(err)
 		}
