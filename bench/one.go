@@ -84,7 +84,7 @@ func (o One) Header() result.Run {
 		Backend: o.Backend.Name, Params: o.Backend.Preset(), Durability: string(o.Backend.Durability),
 		Transport: o.Transport, Loop: string(o.Loop), Raft: string(o.Raft), Nodes: o.Nodes, Batch: o.Batch, SnapshotMode: string(o.Snapshots),
 		Workload: string(o.Workload.Kind), ReadRatio: o.ReadRatio, ValueBytes: o.meanValue(), StateBytes: o.StateSize,
-		SlowDisk: o.SlowDisk.String(),
+		SlowDisk: o.SlowDisk.String(), Settings: o.settings(),
 		Load: result.Load{Kind: string(o.Load.Kind), Clients: o.Load.Clients, Rate: o.Load.Rate, Point: o.Load.Point, Share: o.Load.Share,
 			SLO: o.Load.objective(), Step: o.Load.Step},
 	}

@@ -468,6 +468,9 @@ func (s *Spec) defaults() {
 	if s.SnapshotEntries == 0 {
 		s.SnapshotEntries = 100_000
 	}
+	if s.CatchUpEntries == 0 {
+		s.CatchUpEntries = 5_000
+	}
 	if len(s.StateSizes) == 0 && (s.Workload.Kind == WorkloadSnapshot || s.Workload.Kind == WorkloadRestart) {
 		s.StateSizes = []int64{defaultStateLen}
 	}

@@ -180,7 +180,11 @@ func benchConfig(r *result.Result, runs []*result.Run) (config []benchfmt.Config
 	add("kernel", r.Env.Kernel)
 	add("filesystem", r.Env.FileSystem)
 	add("device", r.Env.Device)
-	for _, k := range benchKeys {
+	keys := slices.Clone(benchKeys)
+	for _, name := range settingNames(runs) {
+		keys = append(keys, benchKey{strings.ToLower(benchToken(name)), func(r *result.Run) string { return r.Settings[name] }})
+	}
+	for _, k := range keys {
 		seen := map[string]bool{}
 		for _, run := range runs {
 			seen[k.get(run)] = true

@@ -3,6 +3,8 @@ package reports
 import (
 	"encoding/csv"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,16 +50,15 @@ func csvColumns() []csvColumn {
 	integer := func(name string, get func(*result.Run) int64) csvColumn {
 		return csvColumn{name, func(r *result.Run) string { return strconv.FormatInt(get(r), 10) }}
 	}
+	// some is an integer of which 0 says that there is none.
+	some := func(name string, get func(*result.Run) int64) csvColumn {
+		return csvColumn{name, func(r *result.Run) string { return number(float64(get(r))) }}
+	}
 	out := []csvColumn{
 		text("id", func(r *result.Run) string { return r.ID }),
 		text("env", func(r *result.Run) string { return r.Env }),
 		integer("block", func(r *result.Run) int64 { return int64(r.Block) }),
-		text("lap", func(r *result.Run) string {
-			if r.Lap == 0 {
-				return ""
-			}
-			return strconv.Itoa(r.Lap)
-		}),
+		some("lap", func(r *result.Run) int64 { return int64(r.Lap) }),
 		integer("order", func(r *result.Run) int64 { return int64(r.Order) }),
 		text("started", func(r *result.Run) string {
 			if r.Started.IsZero() {
@@ -73,15 +74,27 @@ func csvColumns() []csvColumn {
 		text("transport", func(r *result.Run) string { return r.Transport }),
 		text("loop", func(r *result.Run) string { return r.Loop }),
 		integer("nodes", func(r *result.Run) int64 { return int64(r.Nodes) }),
-		integer("gomaxprocs", func(r *result.Run) int64 { return int64(r.GOMAXPROCS) }),
+		some("gomaxprocs", func(r *result.Run) int64 { return int64(r.GOMAXPROCS) }),
 		text("workload", func(r *result.Run) string { return r.Workload }),
 		text("load", func(r *result.Run) string { return loadText(r.Load) }),
 		csvColumn{"read_ratio", func(r *result.Run) string { return number(r.ReadRatio) }},
-		integer("value_bytes", func(r *result.Run) int64 { return int64(r.ValueBytes) }),
-		integer("state_bytes", func(r *result.Run) int64 { return r.StateBytes }),
+		some("value_bytes", func(r *result.Run) int64 { return int64(r.ValueBytes) }),
+		some("state_bytes", func(r *result.Run) int64 { return r.StateBytes }),
 		text("slow_disk", func(r *result.Run) string { return r.SlowDisk }),
-		integer("ops", func(r *result.Run) int64 { return r.Ops }),
-		integer("elapsed_ns", func(r *result.Run) int64 { return int64(r.Elapsed) }),
+		text("settings", func(r *result.Run) string {
+			var parts []string
+			for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
+				parts = append(parts, name+"="+r.Settings[name])
+			}
+			return strings.Join(parts, " ")
+		}),
+		csvColumn{"ops", func(r *result.Run) string {
+			if r.Elapsed == 0 { // no load was measured
+				return ""
+			}
+			return strconv.FormatInt(r.Ops, 10)
+		}},
+		some("elapsed_ns", func(r *result.Run) int64 { return int64(r.Elapsed) }),
 	}
 	for _, m := range metrics {
 		out = append(out, csvColumn{m.JSON, func(r *result.Run) string {

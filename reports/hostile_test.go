@@ -31,6 +31,7 @@ func hostile(t testing.TB) *result.Result {
 		case 0:
 			run.Backend, run.Params, run.Flags = attack, map[string]string{attack: attack}, []string{attack, "not_steady"}
 			run.Chosen = map[string]string{attack: attack}
+			run.Settings = map[string]string{attack: attack}
 		case 1:
 			run.Throughput, run.SaveFloor, run.EntriesPerSave = nan, inf, &nan
 		case 2:

@@ -153,3 +153,22 @@ func TestFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestSettingsTellApart: runs of other settings are no repeats, and titles say in what
+// they differ, but nothing that all have.
+func TestSettingsTellApart(t *testing.T) {
+	r := plain(4, map[string]float64{"bbolt": 9000}, "bbolt")
+	for i := range r.Runs {
+		r.Runs[i].Settings = map[string]string{"duration": "2s"}
+		if i >= 2 {
+			r.Runs[i].Settings["compressible"] = "0.5"
+		}
+	}
+	scenarios := newSite([]*result.Result{r}).scenarios
+	if len(scenarios) != 2 || len(scenarios[0].rows[0].runs) != 2 {
+		t.Fatalf("%d scenarios", len(scenarios))
+	}
+	if got, want := scenarios[1].title(), scenarios[0].title()+", compressible 0.5"; got != want || strings.Contains(got, "2s") {
+		t.Errorf("the title is %q, want %q", got, want)
+	}
+}

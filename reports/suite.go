@@ -3,6 +3,7 @@ package reports
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,7 @@ type site struct {
 	results   []*result.Result
 	runs      []*result.Run
 	scenarios []*scenario
+	telling   []string // the settings in which scenarios differ (result.Run.Settings)
 	// ranks gives every backend of the whole report its place in the order of
 	// first appearance, which decides its colour.
 	ranks map[string]int
@@ -50,6 +52,7 @@ type scenarioKey struct {
 	slowDisk                             string
 	killed                               bool   // restart: the process that wrote the log was killed
 	faults                               string // timeline
+	settings                             string // result.Run.Settings
 }
 
 // row is one backend with its parameters in one scenario.
@@ -106,6 +109,9 @@ func keyOf(r *result.Run) scenarioKey {
 	if r.SnapshotMode != "stream" { // the default
 		k.snapshots = r.SnapshotMode
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
+		k.settings += name + " " + r.Settings[name] + "\n"
+	}
 	k.killed = r.Workload == "restart" && r.Restart != nil && r.Restart.Killed
 	return k
 }
@@ -130,6 +136,7 @@ func newSite(results []*result.Result) *site {
 		}
 		sc.add(r)
 	}
+	s.telling = telling(s.runs)
 	for _, sc := range s.scenarios {
 		for _, rw := range sc.rows {
 			if _, ok := s.ranks[rw.label]; !ok {
@@ -144,6 +151,24 @@ func newSite(results []*result.Result) *site {
 		slices.SortStableFunc(s.scenarios, func(a, b *scenario) int { return a.variation() - b.variation() })
 	}
 	return s
+}
+
+// settingNames are the names of the settings that runs have (result.Run.Settings).
+func settingNames(runs []*result.Run) []string {
+	names := map[string]bool{}
+	for _, r := range runs {
+		for name := range r.Settings {
+			names[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// telling are those of them in which runs differ.
+func telling(runs []*result.Run) []string {
+	return slices.DeleteFunc(settingNames(runs), func(name string) bool {
+		return !slices.ContainsFunc(runs, func(r *result.Run) bool { return r.Settings[name] != runs[0].Settings[name] })
+	})
 }
 
 // variation is 0 for the plain workload under one load, and more for others.
@@ -181,7 +206,8 @@ func (s *site) borrowed(sc *scenario, rw *row) []*result.Run {
 	var out []*result.Run
 	for _, other := range s.scenarios {
 		if other == sc || other.workload != "snapshot" && other.workload != "restart" ||
-			other.nodes != sc.nodes || other.transport != sc.transport || other.loop != sc.loop {
+			other.nodes != sc.nodes || other.transport != sc.transport || other.loop != sc.loop || other.raft != sc.raft ||
+			other.groups != sc.groups || other.placement != sc.placement || other.snapshots != sc.snapshots {
 			continue
 		}
 		for _, o := range other.rows {
@@ -371,6 +397,11 @@ func (sc *scenario) title() string {
 	}
 	if sc.faults != "" {
 		parts = append(parts, "with faults ("+clean(sc.faults)+")")
+	}
+	for setting := range strings.Lines(sc.settings) {
+		if name, _, _ := strings.Cut(setting, " "); slices.Contains(sc.site.telling, name) {
+			parts = append(parts, clean(strings.TrimSpace(setting)))
+		}
 	}
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
 }

@@ -180,6 +180,28 @@ func TestCSV(t *testing.T) {
 	}
 }
 
+// TestCSVOfRestart: what a restart does not measure is an empty cell.
+func TestCSVOfRestart(t *testing.T) {
+	r := plain(1, map[string]float64{"bbolt": 9000}, "bbolt")
+	r.Runs = append(r.Runs, result.Run{ID: "restart", Block: 1, Order: 2, Backend: "bbolt", Nodes: 1, Workload: "restart",
+		Settings: map[string]string{"no-probe": "true", "duration": "2s"}, Restart: &result.Restart{Open: 1, Entries: 7, Bytes: 7}})
+	var b bytes.Buffer
+	if err := CSV(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := csv.NewReader(&b).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range lines[0] {
+		if cell := lines[2][i]; cell == "0" {
+			t.Errorf("%s of a restart is 0", name)
+		} else if name == "settings" && cell != "duration=2s no-probe=true" {
+			t.Errorf("settings are %q", cell)
+		}
+	}
+}
+
 func TestBenchfmt(t *testing.T) {
 	var b bytes.Buffer
 	if err := Benchfmt(&b, fullSample(t, 6, 7)); err != nil {
@@ -229,6 +251,7 @@ func TestBenchfmtTellsApart(t *testing.T) {
 		"faults":   func(r *result.Run) { r.Faults = &result.Faults{Timeline: "at 1s: kill leader"} },
 		"snapshot": func(r *result.Run) { r.SnapshotMode = "plain" },
 		"rate":     func(r *result.Run) { r.Load.Rate = 8000 },
+		"settings": func(r *result.Run) { r.Settings = map[string]string{"compressible": "0.5"} },
 	} {
 		r := plain(2, map[string]float64{"bbolt": 9000}, "bbolt")
 		for i := range r.Runs {

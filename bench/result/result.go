@@ -153,6 +153,9 @@ type Run struct {
 	// "leader:+5ms" (each sync takes so much longer), "follower:stall=2s/10s" (it
 	// stands still for 2s of every 10s). The node keeps it when the lead moves.
 	SlowDisk string `json:"slow_disk,omitempty"`
+	// Settings are what else was asked for, figures depend on, and is not the default, by
+	// the names of the command's flags: "duration": "10s", "compressible": "0.5".
+	Settings map[string]string `json:"settings,omitempty"`
 
 	Ops        int64         `json:"ops"`
 	Errors     int64         `json:"errors"`

@@ -3,6 +3,7 @@ package stats
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -90,7 +91,10 @@ func Name(r *result.Run) string { return backends.FormatName(r.Backend, r.Params
 // Config says what else but the backend a run was: runs are comparable where it
 // is equal. The offered rate belongs to it, except in a search, where the rate is
 // the outcome.
-func Config(r *result.Run) string {
+func Config(r *result.Run) string { return strings.Join(configParts(r), " ") }
+
+// configParts are "name=value".
+func configParts(r *result.Run) []string {
 	var parts []string
 	add := func(name, value string) {
 		if value != "" && value != "0" {
@@ -126,7 +130,12 @@ func Config(r *result.Run) string {
 	if r.Faults != nil {
 		add("faults", "{"+r.Faults.Timeline+"}")
 	}
-	return strings.Join(parts, " ")
+	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
+		if name != "gomaxprocs" { // it stands above, as it came out
+			add(name, r.Settings[name])
+		}
+	}
+	return parts
 }
 
 func loadName(l result.Load) string {

@@ -46,6 +46,7 @@ type Metric struct {
 	// latency is the distribution that it belongs to.
 	tail    float64
 	latency func(*result.Run) *result.Latency
+	mishaps bool // what should not happen: one run in which it did is not made good by others
 }
 
 // minBeyond is how many operations must lie beyond a percentile before it says
@@ -102,8 +103,8 @@ func suggest(name string) string {
 
 var metrics = slices.Concat(
 	[]Metric{
-		scalar("ops", "ops", Count, Higher, func(r *result.Run) float64 { return float64(r.Ops) }, always),
-		scalar("errors", "errors", Count, Lower, func(r *result.Run) float64 { return float64(r.Errors) }, always),
+		scalar("ops", "ops", Count, Higher, func(r *result.Run) float64 { return float64(r.Ops) }, driven),
+		mishaps("errors", func(r *result.Run) int64 { return r.Errors }, driven),
 		throughput,
 	},
 	latency("response", func(r *result.Run) *result.Latency { return &r.Response }),
@@ -149,14 +150,15 @@ var metrics = slices.Concat(
 		scalar("faults.recovery", "faults.recovery_ns", Nanoseconds, Lower,
 			func(r *result.Run) float64 { return float64(*r.Faults.Recovery) },
 			func(r *result.Run) bool { return r.Faults != nil && r.Faults.Recovery != nil }),
-		scalar("leader_changes", "leader_changes", Count, Lower, func(r *result.Run) float64 { return float64(r.LeaderChanges) }, always),
-		scalar("late_heartbeats", "late_heartbeats", Count, Lower, func(r *result.Run) float64 { return float64(r.LateHeartbeats) }, always),
-		scalar("verified.lost", "verified.lost", Count, Lower, func(r *result.Run) float64 { return float64(r.Verified.Lost) }, verified),
-		scalar("verified.wrong", "verified.wrong", Count, Lower, func(r *result.Run) float64 { return float64(r.Verified.Wrong) }, verified),
+		mishaps("leader_changes", func(r *result.Run) int64 { return r.LeaderChanges }, driven),
+		mishaps("late_heartbeats", func(r *result.Run) int64 { return r.LateHeartbeats }, driven),
+		mishaps("verified.lost", func(r *result.Run) int64 { return r.Verified.Lost }, verified),
+		mishaps("verified.wrong", func(r *result.Run) int64 { return r.Verified.Wrong }, verified),
 	},
 )
 
-func always(r *result.Run) bool { return r.Error == "" }
+// driven: a run that put a load on a cluster, and ended with figures.
+func driven(r *result.Run) bool { return r.Error == "" && r.Workload != "restart" }
 
 // throughput is what tells a run that stood from one that was not measured.
 var throughput = scalar("throughput", "throughput_ops", OpsPerSecond, Higher, func(r *result.Run) float64 { return r.Throughput }, loaded)
@@ -173,6 +175,13 @@ func scalar(name, json string, unit Unit, better Better, get func(*result.Run) f
 		}
 		return get(r), true
 	}}
+}
+
+// mishaps counts what should not happen at all.
+func mishaps(name string, get func(*result.Run) int64, has func(*result.Run) bool) Metric {
+	m := scalar(name, name, Count, Lower, func(r *result.Run) float64 { return float64(get(r)) }, has)
+	m.mishaps = true
+	return m
 }
 
 // nonzero is a figure for which 0 means that it was not measured.

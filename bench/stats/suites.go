@@ -3,6 +3,7 @@ package stats
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/raftbench/raftbench/bench/result"
 )
@@ -50,13 +51,31 @@ func CompareSuites(before, after Side, opts Options) ([]result.Comparison, error
 		}
 	}
 	if shared == 0 {
-		return nil, fmt.Errorf("%s and %s have no configuration in common (load, value size, transport, nodes, …)", before.Label, after.Label)
+		return nil, fmt.Errorf("%s and %s have no configuration in common%s", before.Label, after.Label, nearest(beforeGroups, afterGroups))
 	}
 	judge(table, opts.Noise)
 	if shared == 1 {
 		clearConfig(table)
 	}
 	return table, nil
+}
+
+// nearest says in what the two most similar configurations of two suites differ.
+func nearest(before, after []*group) string {
+	text, fewest := "", 0
+	for _, a := range before {
+		for _, b := range after {
+			x, y := configParts(a.backends[0].runs[0]), configParts(b.backends[0].runs[0])
+			in := func(parts []string) func(string) bool {
+				return func(p string) bool { return slices.Contains(parts, p) }
+			}
+			only, other := slices.DeleteFunc(slices.Clone(x), in(y)), slices.DeleteFunc(slices.Clone(y), in(x))
+			if n := len(only) + len(other); text == "" || n < fewest {
+				text, fewest = fmt.Sprintf("; the nearest differ in %v against %v", only, other), n
+			}
+		}
+	}
+	return text
 }
 
 func findGroup(groups []*group, config string) *group {

@@ -129,8 +129,10 @@ func (d Demand) matches(r *result.Run) bool {
 
 // Evaluate holds the demands against the runs: one row per demand and backend,
 // demands in the order given and backends as they first appear. The value is the
-// median over the repeats; where a backend ran in several configurations, that of
-// the one furthest on the wrong side. A demand is missed where a backend has no
+// median over the repeats, of what should not happen (errors, lost entries) the worst
+// of them; where a backend ran in several configurations, that of
+// the one furthest on the wrong side. A percentile below a limit that too few operations
+// lie beyond is not known ([Supported]): the longest of them takes its place. A demand is missed where a backend has no
 // such figure, or a run without figures, or is not there at all: silence is no
 // proof.
 func Evaluate(demands []Demand, runs []result.Run) []result.Threshold {
@@ -170,7 +172,7 @@ func (d Demand) evaluate(name string, runs []*result.Run) result.Threshold {
 		if v, ok := throughput.Get(r); ok && v == 0 && r.Lap == 0 { // a lap is a part of a block
 			still++
 		}
-		if v, ok := d.Metric.Get(r); ok {
+		if v, ok := d.value(r); ok {
 			config := Config(r)
 			if !slices.Contains(configs, config) {
 				configs = append(configs, config)
@@ -180,7 +182,7 @@ func (d Demand) evaluate(name string, runs []*result.Run) result.Threshold {
 	}
 	worstConfig := ""
 	for _, config := range configs {
-		v := Median(values[config])
+		v := d.over(values[config])
 		if t.Value == nil || d.worse(v, *t.Value) {
 			t.Value, worstConfig = &v, config
 		}
@@ -196,14 +198,49 @@ func (d Demand) evaluate(name string, runs []*result.Run) result.Threshold {
 		t.OK = true
 	default:
 		t.Reason = fmt.Sprintf("%s is %s", d.Metric.Name, Format(*t.Value, d.Metric.Unit))
-		if n := len(values[worstConfig]); n > 1 {
+		if n := len(values[worstConfig]); n > 1 && !d.Metric.mishaps {
 			t.Reason += fmt.Sprintf(" (median of %d runs)", n)
+		} else if n > 1 {
+			t.Reason += fmt.Sprintf(" (in one of %d runs)", n)
+		}
+		if slices.ContainsFunc(runs, d.thin) {
+			t.Reason += ", the longest of too few operations for this percentile"
 		}
 		if len(configs) > 1 {
 			t.Reason += " at " + worstConfig
 		}
 	}
 	return t
+}
+
+// value is what is held against the limit.
+func (d Demand) value(r *result.Run) (float64, bool) {
+	v, ok := d.Metric.Get(r)
+	if ok && d.thin(r) {
+		v = max(v, float64(d.Metric.latency(r).Max))
+	}
+	return v, ok
+}
+
+// thin reports whether a limit from above is set to a percentile that too few operations
+// lie beyond.
+func (d Demand) thin(r *result.Run) bool {
+	_, ok := d.Metric.Get(r)
+	return ok && d.Op[0] == '<' && !d.Metric.Solid(r)
+}
+
+// over is the value of repeats.
+func (d Demand) over(values []float64) float64 {
+	if !d.Metric.mishaps {
+		return Median(values)
+	}
+	worst := values[0]
+	for _, v := range values {
+		if d.worse(v, worst) {
+			worst = v
+		}
+	}
+	return worst
 }
 
 func (d Demand) worse(a, b float64) bool {

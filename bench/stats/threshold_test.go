@@ -58,7 +58,7 @@ func TestEvaluate(t *testing.T) {
 	var runs []result.Run
 	for b, p99 := range []time.Duration{4, 6, 5} {
 		r := run("a", b+1, 1000)
-		r.Save = result.Latency{Count: 10, P99: p99 * time.Millisecond}
+		r.Save = result.Latency{Count: 1000, P99: p99 * time.Millisecond}
 		runs = append(runs, r, run("bbolt", b+1, 10))
 		r = run("bbolt", b+1, 20)
 		r.Params = map[string]string{"freelist": "map"}
@@ -142,4 +142,48 @@ func FuzzThreshold(f *testing.F) {
 			t.Fatalf("%q becomes %q: %+v, %v", expr, again, e, err)
 		}
 	})
+}
+
+// TestEvaluateThin: a percentile of few operations is a matter of luck, and no proof.
+func TestEvaluateThin(t *testing.T) {
+	few := run("a", 1, 50)
+	few.Response = result.Latency{Count: 50, P50: time.Millisecond, P999: 2 * time.Millisecond, Max: 9 * time.Millisecond}
+	evaluate := func(expr string, runs ...result.Run) result.Threshold {
+		t.Helper()
+		d, err := Threshold(expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Evaluate([]Demand{d}, runs)[0]
+	}
+	if got := evaluate("response.p999<5ms", few); got.OK || !strings.Contains(got.Reason, "response.p999 is 9 ms, the longest of too few operations") {
+		t.Errorf("p999 of 50 operations: %+v", got)
+	}
+	if got := evaluate("response.p999<10ms", few); !got.OK {
+		t.Errorf("the longest holds: %+v", got)
+	}
+	if got := evaluate("response.p50<5ms", few); !got.OK {
+		t.Errorf("p50 of 50 operations: %+v", got)
+	}
+}
+
+// TestEvaluateMishaps: what must not happen must not happen in any run.
+func TestEvaluateMishaps(t *testing.T) {
+	d, err := Threshold("errors<=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := []result.Run{run("a", 1, 1000), run("a", 2, 1000), run("a", 3, 1000)}
+	if got := Evaluate([]Demand{d}, runs)[0]; !got.OK {
+		t.Errorf("without an error: %+v", got)
+	}
+	runs[1].Errors = 7
+	if got := Evaluate([]Demand{d}, runs)[0]; got.OK || got.Reason != "errors is 7 (in one of 3 runs)" {
+		t.Errorf("errors in one run of three: %+v", got)
+	}
+	restart := run("a", 1, 0)
+	restart.Workload, restart.Restart = "restart", &result.Restart{Open: time.Second}
+	if got := Evaluate([]Demand{d}, []result.Run{restart})[0]; got.OK || got.Reason != "errors was not measured" {
+		t.Errorf("a restart has no load that could fail: %+v", got)
+	}
 }

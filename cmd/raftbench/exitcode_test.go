@@ -183,7 +183,7 @@ func exitsOfCompare(at func(string) string) []exitCase {
 		{name: "compare as JSON", code: exitRegression, args: ab("slower", "--json"), says: "regression", after: comparisonsAreJSON},
 		{name: "compare two backends", code: exitRegression, args: compare("--in", at("two"), "raw", "bbolt"), says: "regression: throughput_ops of bbolt"},
 		{name: "compare two backends the other way", code: exitOK, args: compare("--in", at("two"), "bbolt", "raw"), says: "1 faster"},
-		{name: "compare what has nothing in common", code: exitFailure, args: ab("other-load"), says: "no configuration in common"},
+		{name: "compare what has nothing in common", code: exitFailure, args: ab("other-load"), says: "no configuration in common; the nearest differ in [load="},
 		{name: "compare with nothing", code: exitFailure, args: ab("none"), says: "no such file"},
 		{name: "compare with damage", code: exitFailure, args: ab("damaged"), says: "not a readable raftbench result"},
 		{name: "compare an unknown metric", code: exitUsage, args: ab("same", "--metric", "speed"), says: "unknown metric"},
