@@ -191,12 +191,13 @@ func TestSearchOfNoise(t *testing.T) {
 
 func TestMissed(t *testing.T) {
 	load := Load{Metric: "p99", SLO: 10 * time.Millisecond}
-	good := result.Run{Throughput: 990, Load: result.Load{Rate: 1000}, Response: result.Latency{Count: 1, P50: time.Hour, P99: 9 * time.Millisecond}}
+	good := result.Run{Ops: 9900, Elapsed: 10 * time.Second, Throughput: 990, Load: result.Load{Rate: 1000}, Response: result.Latency{Count: 1, P50: time.Hour, P99: 9 * time.Millisecond}}
 	for want, change := range map[string]func(*result.Run){
 		"":                            func(*result.Run) {},
 		"run failed":                  func(r *result.Run) { r.Error = "disk on fire" },
 		"2 operations failed":         func(r *result.Run) { r.Errors = 2 },
-		"98.9 % of the offered rate":  func(r *result.Run) { r.Throughput = 989 },
+		"98.9 % of the offered rate":  func(r *result.Run) { r.Ops, r.Throughput = 9890, 989 },
+		"80.0 % of the offered rate":  func(r *result.Run) { r.Ops, r.Elapsed, r.Throughput, r.Load.Rate = 8, time.Second, 8, 10 },
 		"p99 was 10ms":                func(r *result.Run) { r.Response.P99 = load.SLO },
 		"backlog grew from 10 to 400": func(r *result.Run) { r.Backlog = []int64{10, 50, 100, 200, 400} },
 	} {
@@ -205,6 +206,11 @@ func TestMissed(t *testing.T) {
 		if got := missed(&r, load); !strings.Contains(got, want) || (got == "") != (want == "") {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+	few := good
+	few.Ops, few.Elapsed, few.Throughput, few.Load.Rate = 9, time.Second, 9, 10
+	if got := missed(&few, load); got != "" {
+		t.Errorf("of ten operations one is under way at the end: %q", got)
 	}
 	for _, steady := range [][]int64{nil, {1, 2, 3, 4}, {10, 12, 14, 16, 20}, {1, 5, 4, 8, 16}, {0, 0, 0, 0, 0}, {9, 7, 5, 3, 1}} {
 		if growing(steady) {

@@ -3,6 +3,7 @@ package reports
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -151,6 +152,9 @@ func compareSummary(table []result.Comparison) string {
 		count[stats.Faster], count[stats.Slower], count[stats.Equivalent], count[stats.Inconclusive])
 	if few > 0 {
 		text += fmt.Sprintf(" %s under %d repeats on a side, which can decide nothing.", capital(verbCount(few)), minRepeats)
+	}
+	if slices.ContainsFunc(table, func(c result.Comparison) bool { return c.PPaired > 0 }) {
+		text += fmt.Sprintf(" p is the smaller of two tests, over all runs and within the blocks, and decides at %g.", stats.TestAlpha)
 	}
 	return text
 }

@@ -28,8 +28,7 @@ const (
 // pairs would take most of a page's size and of the time to build it.
 const manyRows = 8
 
-// contrasted are the metrics that a report compares with a baseline: few,
-// because each makes the correction for reading many of them dearer for all.
+// contrasted are the metrics whose comparisons with a baseline a report shows.
 func (sc *scenario) contrasted(base *row) []*metric {
 	m := sc.primary()
 	if m.moved() || len(sc.rows) > manyRows && base != sc.baseline() {
@@ -64,11 +63,34 @@ func (sc *scenario) against(base *row) []result.Comparison {
 	return table
 }
 
+// compareWith reads the scenario's part of what was compared over the whole site, so
+// that a verdict is the same against each baseline: it depends on how many are read
+// together.
 func (sc *scenario) compareWith(base *row) []result.Comparison {
-	if table := sc.recorded(base); table != nil && !sc.bestLoads() {
+	if sc.bestLoads() {
+		return sc.compareBest(base)
+	}
+	runs := base.decisive()
+	if len(runs) == 0 {
+		return nil
+	}
+	config := stats.Config(runs[0])
+	if table := inConfig(sc.recorded(base), config); table != nil {
 		return table
 	}
-	return sc.compare(base)
+	return inConfig(sc.site.compared(base.name()), config)
+}
+
+// inConfig is the part of a table that is about one configuration. A table of a single
+// one does not name it.
+func inConfig(table []result.Comparison, config string) []result.Comparison {
+	var out []result.Comparison
+	for _, c := range table {
+		if (c.Config == config || c.Config == "") && quantity.Usable(c.Ratio) && c.Ratio > 0 {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // compareAll makes the comparisons with every baseline, on all cores: a page
@@ -97,45 +119,72 @@ func (sc *scenario) compareAll() {
 
 // recorded are the comparisons with base that the result holds.
 func (sc *scenario) recorded(base *row) []result.Comparison {
-	if len(sc.site.results) != 1 || len(base.runs) == 0 {
+	if len(sc.site.results) != 1 {
 		return nil
 	}
-	config := ""
-	if runs := base.decisive(); len(runs) > 0 {
-		config = stats.Config(runs[0])
-	}
-	var out []result.Comparison
-	for _, c := range sc.site.results[0].Comparisons {
+	return slices.DeleteFunc(slices.Clone(sc.site.results[0].Comparisons), func(c result.Comparison) bool {
 		// A table of one configuration does not name it.
-		mine := c.Config == config || c.Config == "" && len(sc.site.scenarios) == 1
-		if mine && c.Baseline == base.name() && quantity.Usable(c.Ratio) && c.Ratio > 0 {
-			out = append(out, c)
+		return c.Baseline != base.name() || c.Config == "" && len(sc.site.scenarios) > 1
+	})
+}
+
+// compared are all comparisons with a baseline, by the rules by which a result records
+// those with its own. It may be called from several goroutines.
+func (s *site) compared(baseline string) []result.Comparison {
+	s.tablesMu.Lock()
+	table := s.tables[baseline]
+	if table == nil {
+		table = sync.OnceValue(func() []result.Comparison { return s.compare(baseline) })
+		if s.tables == nil {
+			s.tables = map[string]func() []result.Comparison{}
+		}
+		s.tables[baseline] = table
+	}
+	s.tablesMu.Unlock()
+	return table()
+}
+
+func (s *site) compare(baseline string) []result.Comparison {
+	runs := make([]result.Run, len(s.runs))
+	for i, r := range s.runs {
+		runs[i] = *r
+	}
+	var show []*metric
+	for _, sc := range s.scenarios {
+		for _, rw := range sc.rows {
+			if rw.name() == baseline && !sc.bestLoads() {
+				show = append(show, sc.contrasted(rw)...)
+			}
 		}
 	}
-	return out
+	return compareRuns(runs, baseline, s.results[0].Seed, show)
+}
+
+// compareRuns is empty where no run of the baseline has figures.
+func compareRuns(runs []result.Run, baseline string, seed int64, show []*metric) []result.Comparison {
+	opts := stats.Options{Seed: seed}
+	for _, m := range show {
+		opts.Show = append(opts.Show, m.Name)
+	}
+	table, err := stats.Compare(runs, baseline, opts)
+	if err != nil {
+		return nil
+	}
+	return table
 }
 
 // bestLoads reports whether each backend is shown at the best load of its own
 // curve: the loads differ then, and are not what keeps runs apart.
 func (sc *scenario) bestLoads() bool { return sc.curve && !sc.search }
 
-func (sc *scenario) compare(base *row) []result.Comparison {
+// compareBest compares each backend at its best load with base at its own.
+func (sc *scenario) compareBest(base *row) []result.Comparison {
 	var runs []result.Run
 	for _, rw := range sc.rows {
 		for _, r := range rw.decisive() {
 			runs = append(runs, *r)
-			if sc.bestLoads() {
-				runs[len(runs)-1].Load = result.Load{}
-			}
+			runs[len(runs)-1].Load = result.Load{}
 		}
 	}
-	var names []string
-	for _, m := range sc.contrasted(base) {
-		names = append(names, m.Name)
-	}
-	table, err := stats.Compare(runs, base.name(), stats.Options{Metrics: names, Seed: sc.site.results[0].Seed})
-	if err != nil {
-		return nil // no run of the baseline has figures
-	}
-	return slices.DeleteFunc(table, func(c result.Comparison) bool { return !quantity.Usable(c.Ratio) || c.Ratio == 0 })
+	return inConfig(compareRuns(runs, base.name(), sc.site.results[0].Seed, sc.contrasted(base)), "")
 }

@@ -46,19 +46,12 @@ func (rw *row) searches() []searched {
 	return out
 }
 
-// concluded reports whether the search that r is a step of came to its end.
+// concluded reports whether the search that r is a step of came to its end: only then are
+// its steps told how they came out, and each search has one that missed or confirmed.
 func (rw *row) concluded(r *result.Run) bool {
-	for _, res := range rw.scenario.site.results {
-		if r.Env != "" && r.Env != res.ID {
-			continue
-		}
-		for _, s := range res.Searches {
-			if s.Block == r.Block && s.SLO == r.Load.SLO && labelOf(s.Backend, s.Params) == rw.label {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(rw.runs, func(o *result.Run) bool {
+		return o.Env == r.Env && o.Block == r.Block && (o.Load.Missed != "" || o.Load.Point == confirmedPoint)
+	})
 }
 
 // outcome is what a search came to, in words.

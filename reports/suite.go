@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -23,6 +24,9 @@ type site struct {
 	// ranks gives every backend of the whole report its place in the order of
 	// first appearance, which decides its colour.
 	ranks map[string]int
+
+	tablesMu sync.Mutex
+	tables   map[string]func() []result.Comparison // by baseline, see compared
 }
 
 // scenario is one workload under one load on one kind of cluster: what may be

@@ -6,10 +6,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/raftbench/raftbench/bench/result"
+	"github.com/raftbench/raftbench/bench/stats"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -178,4 +180,41 @@ func judgementText(j Judgement) string {
 		fmt.Fprintf(&b, "- %s, %s, %q\n", r.Severity, r.Title, r.Where)
 	}
 	return b.String()
+}
+
+// TestEveryBaselineIsCorrectedAlike: against each baseline a report reads the table that
+// `raftbench run` would have recorded with it, corrected over as many comparisons, so that
+// one report does not say "faster" of a pair and "inconclusive" of the same.
+func TestEveryBaselineIsCorrectedAlike(t *testing.T) {
+	r := plain(12, map[string]float64{"bbolt": 9000, "pebble": 9300, "badger": 9100}, "bbolt", "pebble", "badger")
+	for i := range r.Runs {
+		if r.Runs[i].Block > 6 { // a second configuration, which counts too
+			r.Runs[i].Batch, r.Runs[i].Block = 1, r.Runs[i].Block-6
+		}
+	}
+	tables := map[string][]result.Comparison{}
+	for _, name := range []string{"bbolt", "pebble", "badger"} {
+		table, err := stats.Compare(r.Runs, name, stats.Options{Seed: r.Seed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables[name] = table
+	}
+	r.Comparisons = tables["bbolt"]
+	for _, sc := range newSite([]*result.Result{r}).scenarios {
+		sc.compareAll()
+		for _, base := range sc.rows {
+			for _, other := range sc.rows {
+				if other == base {
+					continue
+				}
+				for _, m := range sc.contrasted(base) {
+					c, ok := sc.contrast(m, base, other)
+					if !ok || !slices.Contains(tables[base.name()], c) {
+						t.Errorf("%s of %s against %s: %+v is not what would have been recorded", m.Name, other.label, base.label, c)
+					}
+				}
+			}
+		}
+	}
 }

@@ -29,8 +29,8 @@ const (
 	// decide anything: with 5, the widest order-statistic interval of the median
 	// has 93.75 % confidence.
 	MinBlocks = 6
-	// testAlpha is what each of two tests may spend of the 5 %.
-	testAlpha = 0.025
+	// TestAlpha is what each of two tests may spend of the 5 %.
+	TestAlpha = 0.025
 
 	bootstrapRounds = 10_000
 )
@@ -47,6 +47,10 @@ type Options struct {
 	// Metrics by name; DefaultMetrics if empty. Metrics without a direction are
 	// refused.
 	Metrics []string
+	// Show, if set, names those of Metrics whose comparisons are wanted. The others are
+	// tested, because the correction counts them, and left out: a table is read in parts
+	// without another verdict than it has as a whole.
+	Show []string
 	// Noise is the relative difference that is not worth a verdict; DefaultNoise
 	// if 0.
 	Noise float64
@@ -204,7 +208,15 @@ func comparePairs(groups []*group, baseline string, opts Options) ([]result.Comp
 		}
 	}
 	judge(table, opts.Noise)
-	return table, nil
+	return slices.DeleteFunc(table, func(c result.Comparison) bool { return !opts.shows(c.Metric) }), nil
+}
+
+// shows reports whether comparisons of a metric, by its JSON name, are wanted.
+func (o Options) shows(json string) bool {
+	return len(o.Show) == 0 || slices.ContainsFunc(o.Show, func(name string) bool {
+		m, err := Lookup(name)
+		return err == nil && m.JSON == json
+	})
 }
 
 // clearConfig drops what distinguishes nothing.
@@ -351,11 +363,13 @@ func comparePaired(m Metric, base, other *series, opts Options, config string) (
 	if c.N < MinBlocks || base.stood() || other.stood() {
 		return c, true
 	}
-	rng := opts.rng(m.JSON, base.name, other.name, config)
-	c.Lo, c.Hi = bootstrap(rng, opts.rounds, newMedianResampler(ratios).median)
-	s := Summarize(ratios)
-	c.Lo, c.Hi = min(c.Lo, s.Lo), max(c.Hi, s.Hi)
 	c.P, c.PPaired = mannWhitney(a, b), pairedT(logs)
+	if opts.shows(m.JSON) { // most of the time of a comparison
+		rng := opts.rng(m.JSON, base.name, other.name, config)
+		c.Lo, c.Hi = bootstrap(rng, opts.rounds, newMedianResampler(ratios).median)
+		s := Summarize(ratios)
+		c.Lo, c.Hi = min(c.Lo, s.Lo), max(c.Hi, s.Hi)
+	}
 	return c, true
 }
 
@@ -376,7 +390,7 @@ func judge(table []result.Comparison, noise float64) {
 	var p, paired []float64
 	for i := range table {
 		table[i].Verdict = Inconclusive
-		if c := table[i]; c.Hi > 0 {
+		if c := table[i]; c.P > 0 {
 			tested = append(tested, i)
 			p = append(p, c.P)
 			paired = append(paired, c.PPaired)
@@ -386,10 +400,10 @@ func judge(table []result.Comparison, noise float64) {
 	for k, i := range tested {
 		c := &table[i]
 		c.PHolm = p[k]
-		significant := c.PHolm <= testAlpha
+		significant := c.PHolm <= TestAlpha
 		if c.PPaired > 0 {
 			c.PPairedHolm = paired[k]
-			significant = significant || c.PPairedHolm <= testAlpha
+			significant = significant || c.PPairedHolm <= TestAlpha
 		}
 		c.Verdict = verdict(*c, significant, noise)
 	}

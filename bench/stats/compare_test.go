@@ -3,6 +3,7 @@ package stats
 import (
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,5 +278,37 @@ func TestCompareSuites(t *testing.T) {
 	}
 	if _, err := CompareSuites(Side{"main", before}, Side{"change", after}, throughputOnly); err == nil {
 		t.Error("suites with nothing in common compare without an error")
+	}
+}
+
+// TestShow: what is left out of a table counts for the verdicts of the rest.
+func TestShow(t *testing.T) {
+	var runs []result.Run
+	for b := range 12 {
+		for i, name := range []string{"a", "b", "c"} {
+			v := 1000 * (1 + 0.02*float64(i)) * (1 + 0.03*math.Sin(float64(7*b+5*i)))
+			r := run(name, b+1, v)
+			r.Save = result.Latency{Count: 5000, P50: time.Duration(1e9 / v), P99: time.Duration(3e9 / v)}
+			runs = append(runs, r)
+		}
+	}
+	whole, err := Compare(runs, "a", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := Compare(runs, "a", Options{Show: []string{"save.p50"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole = slices.DeleteFunc(whole, func(c result.Comparison) bool { return c.Metric != "save.p50_ns" })
+	if len(part) != 2 || !slices.Equal(part, whole) {
+		t.Errorf("one metric of a table:\n%+v\nin the whole:\n%+v", part, whole)
+	}
+	alone, err := Compare(runs, "a", Options{Metrics: []string{"save.p50"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.Equal(part, alone) {
+		t.Error("a metric that is read alone is corrected as if it were not: this test shows nothing")
 	}
 }
