@@ -29,6 +29,33 @@ func TestHostInMemory(t *testing.T) {
 	}
 }
 
+// TestHostDrifts: a disk that does not stay as fast as it was is told of on any host.
+func TestHostDrifts(t *testing.T) {
+	rows := func(before, after time.Duration) []result.Calibration {
+		var out []result.Calibration
+		for _, p50 := range []time.Duration{before, after} {
+			out = append(out, result.Calibration{Kind: "overwrite+fdatasync", Bytes: 2300, Latency: result.Latency{Count: 1000, P50: p50}})
+		}
+		return out
+	}
+	steady, drifts := rows(200_000, 201_000), rows(200_000, 300_000)
+	for name, c := range map[string]struct {
+		res  result.Result
+		want bool
+	}{
+		"one":               {result.Result{Calibration: drifts}, true},
+		"none":              {result.Result{Calibration: steady, Hosts: []result.Host{{Calibration: steady}, {Calibration: steady}}}, false},
+		"that of host 2":    {result.Result{Calibration: steady, Hosts: []result.Host{{Calibration: steady}, {Calibration: drifts}}}, true},
+		"that of the first": {result.Result{Calibration: drifts, Hosts: []result.Host{{Calibration: drifts}, {Calibration: steady}}}, true},
+	} {
+		c.res.Runs = make([]result.Run, 1)
+		applyFloor(&c.res)
+		if got := slices.Contains(c.res.Runs[0].Flags, "floor_drift"); got != c.want {
+			t.Errorf("%s: flags %q", name, c.res.Runs[0].Flags)
+		}
+	}
+}
+
 // TestFigureFlags: what the figures of a run show.
 func TestFigureFlags(t *testing.T) {
 	lag := func(p99 time.Duration) result.Run {

@@ -291,7 +291,11 @@ func applyFloor(res *result.Result) {
 			r.Flags = append(r.Flags, "fake_disk")
 		}
 	}
-	if share, ok := disk.Drift(res.Calibration); ok && disk.Drifted(share) {
+	drifted := func(rows []result.Calibration) bool {
+		share, ok := disk.Drift(rows)
+		return ok && disk.Drifted(share)
+	}
+	if drifted(res.Calibration) || slices.ContainsFunc(res.Hosts, func(h result.Host) bool { return drifted(h.Calibration) }) {
 		flagAll(res, "floor_drift")
 	}
 }

@@ -13,9 +13,14 @@ import (
 	"github.com/raftbench/raftbench/reports/internal/quantity"
 )
 
-// longestSeries bounds the points that one line of the figure draws; longer
-// series are thinned to every n-th second.
+// longestSeries bounds the points that one line of the figure draws; of a longer
+// series several seconds make one.
 const longestSeries = 240
+
+// perPoint is how many seconds of a series make one point.
+func perPoint(series []result.Point) int {
+	return max((len(series)+longestSeries-1)/longestSeries, 1)
+}
 
 // overTime is small multiples of throughput, p99 and the latency heat map, and
 // of the cycles of an ageing store.
@@ -25,7 +30,7 @@ func (b *builder) overTime(sc *scenario) blockView {
 	t := &tableView{Caption: "Over the seconds that were measured, of the run with the median throughput",
 		Head: []string{"backend", "seconds", "ops/s lowest", "median", "highest", "p99 median", "p99 highest", "slowest operation"}}
 	worst, swing := "", 0.0
-	end := time.Duration(0) // of the longest run
+	end, longest := time.Duration(0), 1 // of the longest run
 	happened := &tableView{Caption: "What happened in these runs", Head: []string{"backend", "run", "at", "node", "what", "more"}}
 	for _, rw := range sc.ranked() {
 		run, ok := typical(rw.headline())
@@ -33,7 +38,7 @@ func (b *builder) overTime(sc *scenario) blockView {
 			continue
 		}
 		last := len(run.Series) - 1
-		end = max(end, run.Series[last].T+width(run.Series, last))
+		end, longest = max(end, run.Series[last].T+width(run.Series, last)), max(longest, perPoint(run.Series))
 		happened.Rows = append(happened.Rows, b.eventCells(rw, run)...)
 		g.Rows = append(g.Rows, b.timeRow(rw, run))
 		cells, sway := timeCells(rw.label, run)
@@ -54,6 +59,9 @@ func (b *builder) overTime(sc *scenario) blockView {
 		}
 		g.Label = finding
 		note := "Throughput in ops/s and response p99 each second of the median run, with the range over all runs, and its latency heat map (the further from the paper’s colour, the more operations). Grey: warm-up. "
+		if longest > 1 {
+			note += fmt.Sprintf("Of a long run up to %d seconds make a point: their throughput, with the range over single ones, and the highest of their p99. ", longest)
+		}
 		if len(happened.Rows) > 0 {
 			note += "Orange lines: what happened to the cluster, named where there is room and listed in a table below. "
 		}
@@ -86,26 +94,28 @@ func (b *builder) timeRow(rw *row, run *result.Run) chart.Row {
 	throughput := chart.Series{Name: rw.label, Style: b.of(rw)}
 	p99 := throughput
 	var shade [][2]float64
-	step := max((len(run.Series)+longestSeries-1)/longestSeries, 1)
-	for i, pt := range run.Series {
-		if pt.Warmup {
-			shade = [][2]float64{{0, float64(pt.T + width(run.Series, i))}}
-		}
-		if i%step != 0 {
-			continue
-		}
-		rate := perSecond(run.Series, i)
-		lo, hi := rate, rate
-		for _, other := range rw.headline() {
-			if i < len(other.Series) {
-				v := perSecond(other.Series, i)
-				lo, hi = min(lo, v), max(hi, v)
+	step := perPoint(run.Series)
+	for i := 0; i < len(run.Series); i += step {
+		begin, end := run.Series[i].T, time.Duration(0)
+		ops, slowest, lo, hi := int64(0), time.Duration(0), math.Inf(1), 0.0
+		for k := i; k < min(i+step, len(run.Series)); k++ {
+			pt := run.Series[k]
+			end = pt.T + width(run.Series, k)
+			ops, slowest = ops+pt.Ops, max(slowest, pt.P99)
+			if pt.Warmup {
+				shade = [][2]float64{{0, float64(end)}}
+			}
+			for _, r := range rw.headline() {
+				if k < len(r.Series) {
+					v := perSecond(r.Series, k)
+					lo, hi = min(lo, v), max(hi, v)
+				}
 			}
 		}
-		middle := float64(pt.T + width(run.Series, i)/2)
-		throughput.X, throughput.Y = append(throughput.X, middle), append(throughput.Y, rate)
+		middle := float64(begin+end) / 2
+		throughput.X, throughput.Y = append(throughput.X, middle), append(throughput.Y, float64(ops)/(end-begin).Seconds())
 		throughput.Lo, throughput.Hi = append(throughput.Lo, lo), append(throughput.Hi, hi)
-		p99.X, p99.Y = append(p99.X, middle), append(p99.Y, positive(pt.P99))
+		p99.X, p99.Y = append(p99.X, middle), append(p99.Y, positive(slowest))
 	}
 	x := chart.Axis{Kind: chart.Seconds}
 	own := ""
@@ -199,20 +209,29 @@ func (b *builder) eventCells(rw *row, run *result.Run) []tableRow {
 
 // heat is the heat map of a run; nil where its series has no buckets.
 func heat(run *result.Run) *chart.Heat {
-	h := &chart.Heat{}
+	if len(run.Series) == 0 {
+		return nil
+	}
+	h := &chart.Heat{From: float64(run.Series[0].T)}
 	rows := 0
-	step := max((len(run.Series)+longestSeries-1)/longestSeries, 1)
+	step := perPoint(run.Series)
 	for i := 0; i < len(run.Series); i += step {
-		pt := run.Series[i]
-		cells := make([]float64, len(pt.Buckets))
-		for j, n := range pt.Buckets {
-			cells[j] = float64(n)
+		var cells []float64
+		end := time.Duration(0)
+		for k := i; k < min(i+step, len(run.Series)); k++ {
+			pt := run.Series[k]
+			end = pt.T + width(run.Series, k)
+			for j, n := range pt.Buckets {
+				if j == len(cells) {
+					cells = append(cells, 0)
+				}
+				cells[j] += float64(n)
+			}
 		}
 		rows = max(rows, len(cells))
-		h.X, h.Cells = append(h.X, float64(pt.T+time.Duration(step)*width(run.Series, i))), append(h.Cells, cells)
-		h.Width = float64(time.Duration(step) * width(run.Series, i))
+		h.X, h.Cells = append(h.X, float64(end)), append(h.Cells, cells)
 	}
-	if rows == 0 || rows > 64 || len(h.X) == 0 {
+	if rows == 0 || rows > 64 {
 		return nil
 	}
 	for j := range rows + 1 {

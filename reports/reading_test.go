@@ -141,6 +141,43 @@ func TestTheLastSecondCounts(t *testing.T) {
 	}
 }
 
+// TestALongRunHidesNoStall: where several seconds make one point, one of them in which
+// nothing was done is in the range, its p99 in the line, and its operations in the heat map.
+func TestALongRunHidesNoStall(t *testing.T) {
+	t.Parallel()
+	const seconds, stalls = 2000, 1234
+	run := &result.Run{Throughput: 100}
+	for i := range seconds {
+		pt := result.Point{T: time.Duration(i) * time.Second, Ops: 100, P99: time.Millisecond, Buckets: []int64{60, 40}}
+		if i == stalls {
+			pt.Ops, pt.P99, pt.Buckets = 0, time.Second, []int64{0, 0, 7}
+		}
+		run.Series = append(run.Series, pt)
+	}
+	rw := &row{scenario: &scenario{}, runs: []*result.Run{run}}
+	r := (&builder{palette: newPalette()}).timeRow(rw, run)
+	throughput, p99, heat := r.Panels[0].Series[0], r.Panels[1].Series[0], r.Panels[2].Heat
+	at := stalls / perPoint(run.Series)
+	if n := len(throughput.X); n > longestSeries || n != len(p99.X) || n != len(heat.X) || perPoint(run.Series) < 2 {
+		t.Fatalf("%d points of %d seconds", n, seconds)
+	}
+	if throughput.Lo[at] != 0 || throughput.Y[at] >= 100 || throughput.Y[at] < 80 || p99.Y[at] != float64(time.Second) || heat.Cells[at][2] != 7 {
+		t.Errorf("the second without operations: lowest %v, mean %v, p99 %v, heat %v", throughput.Lo[at], throughput.Y[at], p99.Y[at], heat.Cells[at])
+	}
+	if throughput.Lo[at+1] != 100 || throughput.Y[at+1] != 100 || p99.Y[at+1] != float64(time.Millisecond) {
+		t.Errorf("the next point: %v, %v, %v", throughput.Lo[at+1], throughput.Y[at+1], p99.Y[at+1])
+	}
+	total := 0.0
+	for _, cells := range heat.Cells {
+		for _, n := range cells {
+			total += n
+		}
+	}
+	if total != 100*(seconds-1)+7 || heat.X[len(heat.X)-1] != float64(seconds*time.Second) {
+		t.Errorf("the heat map holds %v operations, up to %v", total, heat.X[len(heat.X)-1])
+	}
+}
+
 // TestTimeAxesAreOne: all panels over time show the same seconds.
 func TestTimeAxesAreOne(t *testing.T) {
 	t.Parallel()

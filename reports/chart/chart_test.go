@@ -64,7 +64,7 @@ func testFigures(n int) map[string]drawer {
 		}
 		curve = append(curve, l)
 		t := Series{Name: name, Style: style}
-		h := &Heat{Width: 1e9}
+		h := &Heat{}
 		for j := 0.0; j < 22; j++ {
 			h.Y = append(h.Y, 1000*math.Pow(2, j-1))
 		}

@@ -38,7 +38,7 @@ type Event struct {
 // Heat is a matrix of counts: Cells[i][j] in column i, whose right edge is at
 // X[i], and row j between Y[j] and Y[j+1].
 type Heat struct {
-	Width float64 // of a column, in units of the x axis
+	From  float64 // left edge of the first column
 	X     []float64
 	Y     []float64
 	Cells [][]float64
@@ -71,9 +71,7 @@ func (p *Panel) values() (xs, ys []float64) {
 		ys = append(ys, r.At)
 	}
 	if p.Heat != nil {
-		for _, x := range p.Heat.X {
-			xs = append(xs, x, x-p.Heat.Width)
-		}
+		xs = append(append(xs, p.Heat.From), p.Heat.X...)
 		ys = append(ys, p.Heat.used()...)
 	}
 	return xs, ys
@@ -353,7 +351,7 @@ func (c *canvas) heat(h *Heat, x, y scaled) {
 			class, from := h.class(i, j, most), i
 			for i++; i < columns && h.class(i, j, most) == class; i++ {
 			}
-			x0, ok0 := x.at(h.X[from] - h.Width)
+			x0, ok0 := x.at(h.left(from))
 			x1, ok1 := x.at(h.X[i-1])
 			if class >= 0 && ok0 && ok1 {
 				paths[class].WriteString("M" + num(x0) + " " + num(hi) + "H" + num(x1) + "V" + num(lo) + "H" + num(x0) + "z")
@@ -365,6 +363,14 @@ func (c *canvas) heat(h *Heat, x, y scaled) {
 			c.raw(`<path class="h` + num(float64(k)) + `" d="` + paths[k].String() + `"/>`)
 		}
 	}
+}
+
+// left is the left edge of column i.
+func (h *Heat) left(i int) float64 {
+	if i == 0 {
+		return h.From
+	}
+	return h.X[i-1]
 }
 
 // class is the colour of a cell; -1 for an empty one.
