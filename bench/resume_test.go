@@ -105,6 +105,7 @@ func TestResumeRefuses(t *testing.T) {
 		"another suite ":  func(s *Spec) { s.Backends[0].Name = "b" },
 		"kernel: 1, now ": func(s *Spec) { s.Resume.Env.Kernel = "1" },
 		"commit: 2, now ": func(s *Spec) { s.Resume.Env.Commit = "2" },
+		"build: b, now ":  func(s *Spec) { s.Resume.Env.Build = "b" },
 		"GOGC: 7, now ":   func(s *Spec) { s.Resume.Env.GOGC = "7" },
 		"hosts: 2, now 0": func(s *Spec) { s.Resume.Hosts = make([]result.Host, 2) },
 	} {

@@ -219,6 +219,9 @@ func environment(e result.Env) []field {
 	if e.Dirty {
 		commit += " with changes"
 	}
+	if e.Build != "" {
+		commit += ", build " + e.Build
+	}
 	add("raftbench", strings.TrimSpace(e.Version+" "+commit))
 	add("Busy before", pressureText(e.Before))
 	add("Busy after", pressureText(e.After))

@@ -63,11 +63,11 @@ func withEnv(r *result.Result, n int) *result.Result {
 	return &c
 }
 
-// envKey is equal for results that may be pooled; a build from changed sources is like
-// no other.
+// envKey is equal for results that may be pooled; a build from changed sources of which
+// nothing else is known is like no other.
 func envKey(r *result.Result) string {
 	key := fmt.Sprintf("%#v", []any{r.Env.Version, r.Conditions()})
-	if r.Env.Dirty {
+	if r.Env.Dirty && r.Env.Build == "" {
 		key += r.ID
 	}
 	return key

@@ -363,6 +363,14 @@ func TestMerge(t *testing.T) {
 	if n := len(Merge([]*result.Result{monday, tuesday})); n != 2 {
 		t.Error("builds from changed sources are pooled")
 	}
+	tuesday.Env.Build, monday.Env.Build = "a", "a"
+	if n := len(Merge([]*result.Result{monday, tuesday})); n != 1 {
+		t.Error("results of one build from changed sources are not pooled")
+	}
+	tuesday.Env.Build = "b"
+	if n := len(Merge([]*result.Result{monday, tuesday})); n != 2 {
+		t.Error("two builds from changed sources are pooled")
+	}
 	var b bytes.Buffer
 	if err := HTML(&b, monday, server); err != nil {
 		t.Fatal(err)

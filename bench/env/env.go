@@ -7,7 +7,10 @@
 package env
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -50,6 +53,9 @@ func Collect(dir string) result.Env {
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		describeBuild(&e, info)
+	}
+	if e.Dirty || e.Commit == "" && e.Version == "(devel)" {
+		e.Build = fingerprint()
 	}
 	if existing, err := nearest(dir); err == nil {
 		e.Dir = dir
@@ -108,6 +114,25 @@ func gogc() string {
 		return strconv.FormatUint(v, 10)
 	}
 	return "off"
+}
+
+// fingerprint tells builds from changed sources apart; "" where the program's file cannot
+// be read. The same sources make the same file, also by `go run`.
+func fingerprint() string {
+	path, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // describeBuild takes the version, the commit and the modules from the binary.

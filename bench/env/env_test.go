@@ -239,6 +239,13 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestFingerprint: the file of this test has one, the same each time.
+func TestFingerprint(t *testing.T) {
+	if a, b := fingerprint(), fingerprint(); len(a) != 16 || a != b {
+		t.Errorf("%q and %q", a, b)
+	}
+}
+
 func TestCheckout(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("git is not installed")

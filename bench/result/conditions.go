@@ -44,5 +44,6 @@ func (e *Env) conditions(of string) []Condition {
 	add("GOGC", e.GOGC)
 	add("commit", e.Commit)
 	add("uncommitted changes", e.Dirty)
+	add("build", e.Build)
 	return all
 }

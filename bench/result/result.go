@@ -54,6 +54,7 @@ type Env struct {
 	Version        string            `json:"version"` // of raftbench
 	Commit         string            `json:"commit,omitempty"`
 	Dirty          bool              `json:"dirty,omitempty"`
+	Build          string            `json:"build,omitempty"` // of the program file, SHA-256 in part, where no version or commit tells what it was built from
 	Modules        map[string]string `json:"modules,omitempty"`
 	Dir            string            `json:"dir,omitempty"` // where the data went
 	FileSystem     string            `json:"filesystem,omitempty"`
