@@ -144,7 +144,7 @@ func (b *builder) aged(sc *scenario, of agedFigure) (figureView, bool) {
 	}
 	f.Label = finding
 	return figureView{Finding: finding, Drawings: drawn(f), Table: t,
-		Note: fmt.Sprintf("%s of the last %s ÷ that of the first %d, log scale, 95 %% interval; noise band ±%g %%. “1 of 2”: as many of the runs say the same.", of.note, plural(n, "cycle"), n, 100*noise)}, true
+		Note: fmt.Sprintf("%s of the last %s ÷ that of the first %d, log scale, 95 %% interval; noise band ±%g %%. “1 of 2”: as many of the runs say the same. The cycles of one run are no repeats, what else the machine does lasts for several of them: believe what all of several runs say.", of.note, plural(n, "cycle"), n, 100*noise)}, true
 }
 
 // agedFinding says whose figure grows with age; false where that was not measured.
@@ -159,7 +159,7 @@ func (sc *scenario) agedFinding(of agedFigure) (string, bool) {
 		measured, certain = true, certain || a.Verdict != stats.Inconclusive
 		if a.Verdict == stats.Slower {
 			share := ""
-			if a.agree < a.runs {
+			if a.agree < a.runs || a.runs == 1 {
 				share = fmt.Sprintf(" in %d of %s", a.agree, plural(a.runs, "run"))
 			}
 			grow = append(grow, fmt.Sprintf("%s (%s×%s)", rw.label, quantity.Significant(a.Ratio), share))

@@ -2,6 +2,7 @@ package reports
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,6 +66,12 @@ func TestAged(t *testing.T) {
 				t.Errorf("%s: the table has no %q:\n%s", tc.name, row, text.String())
 			}
 		}
+	}
+	once := agedSample(t, map[string][3]result.Comparison{"etcd-wal": {stays}, "bbolt": {grows}})
+	once.Runs = slices.DeleteFunc(once.Runs, func(r result.Run) bool { return r.Block > 1 })
+	var page bytes.Buffer
+	if err := HTML(&page, once); err != nil || !strings.Contains(page.String(), "grows for bbolt (1.50× in 1 of 1 run)") {
+		t.Errorf("%v, or a finding of one run that does not say so", err)
 	}
 	var text bytes.Buffer
 	if err := Table(&text, sample(t, defaultSample()), TableOptions{}); err != nil || strings.Contains(text.String(), "With age") {
