@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/bench/stats"
@@ -78,7 +79,7 @@ func (b *builder) scoreboard(sc *scenario) blockView {
 		r := boardRow{Style: b.number(rw), Colour: b.of(rw).Colour(), Swatch: template.HTML(swatch(b.of(rw))), Label: rw.label} //nolint:gosec // no text in it
 		switch {
 		case rw.control != "":
-			r.Tag = "control: " + rw.control
+			r.Tag = "control: " + strings.ReplaceAll(rw.control, " ", "\u00a0") // of two lines, if not on one
 		case rw.durability == "none":
 			r.Tag = "not durable"
 		}

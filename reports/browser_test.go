@@ -283,7 +283,7 @@ func TestPage(t *testing.T) {
 		name string
 		test func(*testing.T, context.Context)
 	}{
-		{"layout", testPageLayout}, {"without scripts", testPageWithoutScripts}, {"sorting", testPageSorting}, {"filter", testPageFilter},
+		{"layout", testPageLayout}, {"board", testPageBoard}, {"without scripts", testPageWithoutScripts}, {"sorting", testPageSorting}, {"filter", testPageFilter},
 		{"baseline", testPageBaseline}, {"hash", testPageHash}, {"hover", testPageHover}, {"download", testPageDownload},
 		{"print", testPagePrint}, {"real results", testPageReal}, {"real controls", testPageRealControls}, {"several machines", testPageMachines}, {"compare", testPageCompare}, {"hostile", testPageHostile}, {"accessibility", testPageAccessibility},
 	} {
@@ -360,6 +360,23 @@ func testPageLayout(t *testing.T, ctx context.Context) {
 				}
 			})
 		}
+	}
+}
+
+// testPageBoard: on a laptop the scoreboard of the default backends is seen as a whole.
+func testPageBoard(t *testing.T, ctx context.Context) {
+	url := keptPage(t, "default backends", func() []*result.Result {
+		spec := defaultSample()
+		spec.blocks = 20
+		r := sample(t, spec)
+		addSnapshots(r)
+		addRestarts(r)
+		return []*result.Result{r}
+	})
+	p := openTab(t, ctx, url, 1280, true)
+	boards := eval[[]struct{ Hidden, Columns int }](p, `() => [...document.querySelectorAll("#scoreboard .board")].map(b => ({ Hidden: b.scrollWidth - b.clientWidth, Columns: b.querySelectorAll("thead th").length }))`)
+	if len(boards) == 0 || boards[0].Columns < 14 || boards[0].Hidden > 0 {
+		t.Errorf("the scoreboards hide so many pixels of their columns: %+v", boards)
 	}
 }
 
