@@ -168,6 +168,11 @@ func TestUsage(t *testing.T) {
 		"rate not a number": {[]string{"run", "--load", "poisson:NaN"}, "operations a second"},
 		"unknown command":   {[]string{"measure"}, "want one of agent, compare, "},
 		"mistyped command":  {[]string{"rum"}, `"rum": is run meant?`},
+		"help on nothing":   {[]string{"help", "measure"}, "want one of agent, compare, "},
+		"help, mistyped":    {[]string{"help", "rum"}, `"rum": is run meant?`},
+		"help, too deep":    {[]string{"help", "run", "fast"}, `raftbench run has no command "fast"`},
+		"completion":        {[]string{"completion", "bsh"}, "bash"},
+		"completion, more":  {[]string{"completion", "bash", "now"}, "takes no argument"},
 		"no warm-up":        {[]string{"run", "--warmup", "1ns"}, "warm-up 1ns"},
 		"no timeout":        {[]string{"run", "--timeout", "-1s"}, "timeout -1s"},
 		"tiny timeout":      {[]string{"run", "--timeout", "1ns"}, "timeout 1ns"},
@@ -220,6 +225,22 @@ func TestUsage(t *testing.T) {
 				t.Errorf("left behind: %s", got)
 			}
 		})
+	}
+}
+
+// TestFullOutput: a command whose output a full disk swallowed did not end well.
+func TestFullOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		unavailable(t, err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{{"version"}, {"list"}, {"help"}, {"run", "--help"}, {"help", "disk"}, {"completion", "bash"}, {"agent", "--init", "certs"}} {
+		cmd, _, stderr := command(t, args...)
+		cmd.Stdout = full
+		if o := finish(t, cmd, &bytes.Buffer{}, stderr); o.code != exitFailure || strings.Count(o.stderr, "no space left on device") != 1 {
+			t.Errorf("raftbench %s: exit code %d, want %d and why:\n%s", strings.Join(args, " "), o.code, exitFailure, o.stderr)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/bench"
@@ -48,19 +49,42 @@ func (e *exitError) Unwrap() error { return e.err }
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	terminal       *os.File // standard output, if it is one
+}
+
+// output is standard output, which remembers that it could not be written: a table
+// that a full disk swallowed must not look like success.
+type output struct {
+	to  io.Writer
+	err error // the first
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil && o.err == nil {
+		o.err = fmt.Errorf("write the output: %w", err)
+	}
+	return n, err
 }
 
 // run is the whole command, from arguments to exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, stops()...)
 	defer stop()
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	out := &output{to: stdout}
+	a := &app{stdin: stdin, stdout: out, stderr: stderr}
+	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		a.terminal = f
+	}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.err
+	}
 	code := exitCode(err)
 	if err != nil && !told(err) {
 		fmt.Fprintf(stderr, "raftbench: %v\n", err)
@@ -125,27 +149,56 @@ what was acknowledged is there, and an interval around every figure.`),
 		SilenceUsage:  true,
 		Args:          noSuchCommand,
 
-		SuggestionsMinimumDistance: 2, // letters to change
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
+		SuggestionsMinimumDistance: mistyped,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageErrorf("%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(a.runCommand(), a.workerCommand(), a.memberCommand(), a.agentCommand(), a.diskCommand(), a.powercutCommand(), a.faultsCommand(), a.compareCommand(), a.reportCommand(), a.listCommand(), a.versionCommand())
+	strictHelp(root)
 	return root
 }
 
+// mistyped is how many letters of a command may be wrong for it to be recognised.
+const mistyped = 2
+
+// strictHelp makes cobra's own commands refuse what they do not know; as they come,
+// they show the general help instead, and end well.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || len(rest) == 0 {
+					return err
+				}
+				return noSuchCommand(about, rest)
+			}
+		case "completion":
+			c.Args, c.RunE, c.SuggestionsMinimumDistance = noSuchCommand, root.RunE, mistyped
+			for _, shell := range c.Commands() {
+				shell.Args = noArgs
+			}
+		}
+	}
+}
+
 // noSuchCommand refuses what is no command, and names those that are meant, or all.
-func noSuchCommand(root *cobra.Command, args []string) error {
+func noSuchCommand(parent *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if meant := root.SuggestionsFor(args[0]); len(meant) > 0 {
+	if !parent.HasSubCommands() {
+		return usageErrorf("%s has no command %q", parent.CommandPath(), args[0])
+	}
+	if meant := parent.SuggestionsFor(args[0]); len(meant) > 0 {
 		return usageErrorf("unknown command %q: is %s meant?", args[0], strings.Join(meant, " or "))
 	}
 	var known []string
-	for _, c := range root.Commands() {
+	for _, c := range parent.Commands() {
 		if !c.Hidden {
 			known = append(known, c.Name())
 		}

@@ -422,11 +422,10 @@ func (a *app) print(res *result.Result, asJSON bool) error {
 // none.
 func (a *app) tableOptions() reports.TableOptions {
 	o := reports.TableOptions{}
-	f, ok := a.stdout.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if a.terminal == nil {
 		return o
 	}
-	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+	if width, _, err := term.GetSize(int(a.terminal.Fd())); err == nil {
 		o.Width = width
 	}
 	o.Color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
