@@ -44,6 +44,7 @@ func Run(ctx context.Context, spec Spec) (*result.Result, error) {
 	if err := spec.resume(res); err != nil {
 		return nil, errors.Join(err, ws.Close())
 	}
+	spec.tell(Progress{Phase: "plan", Blocks: spec.Repeats})
 	ticks := env.Now()
 	err = spec.runBlocks(ctx, ws, res)
 	if spec.Hosts == nil {

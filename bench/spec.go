@@ -160,7 +160,7 @@ type Progress struct {
 	Block, Blocks int
 	Order, Runs   int
 	Backend       string
-	Phase         string // "start", "warm-up", "measure", "drain", "snapshot", "verify", "calibrate", "done"
+	Phase         string // "plan" once, when everything was checked; "calibrate"; of a run "start", "warm-up", "measure", "drain", "snapshot", "verify", "done"
 	Ops           float64
 	P99           time.Duration
 	Elapsed       time.Duration // of the phase

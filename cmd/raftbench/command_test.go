@@ -191,6 +191,7 @@ func TestUsage(t *testing.T) {
 		"groups that age":   {[]string{"run", "--groups", "2", "--workload", "age"}, "propose"},
 		"no repeats":        {[]string{"run", "--repeats", "0"}, "--repeats 0"},
 		"unknown workload":  {[]string{"run", "--workload", "scan"}, "snapshot"},
+		"trace not there":   {[]string{"run", "--workload", "trace:none"}, "none"},
 		"trace of nothing":  {[]string{"run", "--workload", "trace"}, "trace:DIR"},
 		"unknown transport": {[]string{"run", "--transport", "pigeon"}, "mem"},
 		"unknown placement": {[]string{"run", "--placement", "moon"}, "in-process, process"},
@@ -220,6 +221,9 @@ func TestUsage(t *testing.T) {
 			o := raftbench(t, tc.args...)
 			if o.code != exitUsage || !strings.Contains(o.stderr, tc.want) {
 				t.Errorf("exit code %d, want %d; message should have %q:\n%s", o.code, exitUsage, tc.want, o.stderr)
+			}
+			if strings.Contains(o.stderr, " block") {
+				t.Errorf("a plan is shown for what cannot be run:\n%s", o.stderr)
 			}
 			if got := left(t, o.dir); got != "" {
 				t.Errorf("left behind: %s", got)

@@ -38,9 +38,13 @@ func newProgress(w io.Writer, quiet bool) *progress {
 	return p
 }
 
-// show is a bench.Spec.Progress.
-func (p *progress) show(e bench.Progress) {
-	if e.Phase == "done" {
+// show is a bench.Spec.Progress of a suite.
+func (p *progress) show(e bench.Progress, spec *bench.Spec) {
+	switch e.Phase {
+	case "plan":
+		p.plan(spec)
+		return
+	case "done":
 		p.finished(e)
 		return
 	}

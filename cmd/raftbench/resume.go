@@ -2,8 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,32 +9,30 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/raftbench/raftbench/bench/result"
 	"github.com/raftbench/raftbench/reports"
 )
 
-// takeUp reads the result of --resume and takes over its settings where they were
-// not given anew. It returns nil without --resume, and the command that makes the
-// whole suite.
-func (f *runFlags) takeUp(flags *pflag.FlagSet) (old *result.Result, command []string, err error) {
+// takeUp takes over the settings of the result of --resume where they were not given
+// anew. It returns the command that makes the whole suite.
+func (f *runFlags) takeUp(flags *pflag.FlagSet) (command []string, err error) {
 	if f.resume == "" {
-		return nil, append([]string{"raftbench"}, os.Args[1:]...), nil
+		return append([]string{"raftbench"}, os.Args[1:]...), nil
 	}
 	if flags.Changed("out") {
-		return nil, nil, usageErrorf("--resume writes to the directory that it names; leave --out away")
+		return nil, usageErrorf("--resume writes to the directory that it names; leave --out away")
 	}
-	old, err = reports.Read(f.resume)
+	old, err := reports.Read(f.resume)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(old.Command) < 2 || old.Command[1] != "run" {
-		return nil, nil, usageErrorf("--resume %s: the result does not say how it was made", f.resume)
+		return nil, usageErrorf("--resume %s: the result does not say how it was made", f.resume)
 	}
 	var before runFlags
 	cmd := &cobra.Command{}
 	before.register(cmd)
 	if err := cmd.Flags().Parse(old.Command[2:]); err != nil {
-		return nil, nil, usageErrorf("--resume %s: the command that made it: %v", f.resume, err)
+		return nil, usageErrorf("--resume %s: the command that made it: %v", f.resume, err)
 	}
 	command = slices.Clone(old.Command)
 	eachGiven(flags, func(name, value string) {
@@ -56,7 +52,7 @@ func (f *runFlags) takeUp(flags *pflag.FlagSet) (old *result.Result, command []s
 	if info, err := os.Stat(f.resume); err == nil && !info.IsDir() {
 		f.out = filepath.Dir(f.resume)
 	}
-	return old, command, errors.Join(errs...)
+	return command, errors.Join(errs...)
 }
 
 // eachGiven calls what with every flag that was set, once for each value.
@@ -70,25 +66,4 @@ func eachGiven(flags *pflag.FlagSet, what func(name, value string)) {
 		}
 		what(f.Name, f.Value.String())
 	})
-}
-
-// unfinished is the interrupted result in a directory, nil if there is none.
-func unfinished(dir string) (*result.Result, error) {
-	if dir == "" {
-		return nil, nil
-	}
-	if _, err := os.Stat(filepath.Join(dir, reports.ResultFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	old, err := reports.Read(dir)
-	if err != nil {
-		if info, statErr := os.Stat(dir); statErr == nil && !info.IsDir() {
-			return nil, nil // prepareOut tells
-		}
-		return nil, fmt.Errorf("--out %s holds something else: %w", dir, err)
-	}
-	if !old.Interrupted {
-		return nil, nil
-	}
-	return old, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -65,7 +64,8 @@ func (a *app) runCommand() *cobra.Command {
 		Long: strings.TrimSpace(`
 Run a cluster on each backend in turn, several times in shuffled order, under the
 same load; read back everything that was acknowledged; print a table and write
-result.json, bench.txt, runs.csv and report.html.
+result.json, bench.txt, runs.csv and report.html. What an earlier suite left in the same
+--out is kept, in a directory of its own below it.
 
 Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wrong ·
 4 the measurement is invalid (with --strict) · 99 a threshold was missed ·
@@ -122,7 +122,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.Int64Var(&f.seed, "seed", 1, "of payloads, schedules and order")
 	fl.StringVar(&f.dir, "dir", "", "where the data goes (default: a new folder under the current directory, removed at the end)")
 	fl.BoolVar(&f.keep, "keep", false, "leave the data directories where they are")
-	fl.StringVar(&f.out, "out", "", "where the results go (default: raftbench-out/<UTC time>)")
+	fl.StringVar(&f.out, "out", "", "where the results go; an earlier result there moves to earlier-<its start> below, an interrupted one of the same suite goes on (default: raftbench-out/<UTC time>)")
 	fl.StringArrayVar(&f.thresholds, "threshold", nil, "demand, e.g. 'etcd-wal:save.p99<5ms'; repeatable; exit code 99 where it is missed")
 	fl.IntVar(&f.batch, "batch", 512, "most proposals gathered into one MsgProp; 1 proposes one by one")
 	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes, with groups cores + logs, of which 30 count; cores for mem)")
@@ -249,8 +249,8 @@ func parseSizes(list string, valueBytes int) ([]int64, error) {
 }
 
 // runSuite is `raftbench run`. flags are those that f was filled from.
-func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) error {
-	old, command, err := f.takeUp(flags)
+func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) (err error) {
+	command, err := f.takeUp(flags)
 	if err != nil {
 		return err
 	}
@@ -261,16 +261,20 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) e
 	if err != nil {
 		return err
 	}
-	if f.resume == "" {
-		if old, err = unfinished(f.out); err != nil {
-			return err
-		}
-	}
 	demands, err := parseThresholds(f.thresholds)
 	if err != nil {
 		return err
 	}
-	out, err := prepareOut(f.out)
+	out, err := openOut(f.out, a.stderr)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := out.Close(); closeErr != nil {
+			err = errors.Join(err, closeErr)
+		}
+	}()
+	old, err := out.take(f.resume)
 	if err != nil {
 		return err
 	}
@@ -279,32 +283,31 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) e
 	}
 	watch, err := f.observe(a.stderr)
 	if err != nil {
-		return errors.Join(err, dropEmpty(out))
+		return err
 	}
 	defer watch.Close()
 	if err := f.dial(ctx); err != nil {
-		return errors.Join(err, dropEmpty(out))
+		return err
 	}
 	defer f.hangUp()
 	if err := f.prepare(&spec, old, watch, func(part *result.Result) error {
 		stamp(part)
-		return reports.WriteFile(filepath.Join(out, reports.ResultFile), func(w io.Writer) error { return reports.JSON(w, part) })
+		return out.checkpoint(part)
 	}); err != nil {
-		return errors.Join(err, dropEmpty(out))
+		return err
 	}
 	p := newProgress(a.stderr, f.quiet)
 	spec.Progress = func(e bench.Progress) {
-		p.show(e)
+		p.show(e, &spec)
 		watch.note(e)
 	}
-	p.plan(&spec)
 	res, err := bench.Run(ctx, spec)
 	p.clear()
 	if err == nil {
 		res.PowerCuts, err = a.cutAll(ctx, spec.Backends, f)
 	}
 	if res == nil {
-		return errors.Join(err, dropEmpty(out))
+		return err
 	}
 	stamp(res)
 	res.Thresholds = stats.Evaluate(demands, res.Runs)
@@ -376,22 +379,21 @@ func (a *app) cutAll(ctx context.Context, bs []backends.Backend, f *runFlags) ([
 
 // publish writes and prints what was measured, and decides the exit code. runErr
 // is why the suite ended early, if it did.
-func (a *app) publish(res *result.Result, runErr error, out string, f *runFlags) error {
+func (a *app) publish(res *result.Result, runErr error, out *outDir, f *runFlags) error {
 	if len(res.Runs) == 0 {
-		return errors.Join(interrupted(res, runErr), dropEmpty(out))
+		return interrupted(res, runErr)
 	}
-	if err := reports.Write(out, res); err != nil {
-		return errors.Join(runErr, err)
+	writeErr := out.write(res)
+	printErr := a.print(res, f.json) // also where nothing could be written: then it is all there is
+	if writeErr == nil {
+		fmt.Fprintf(a.stderr, "\nreport: %s\n", filepath.Join(out.path, reports.ReportFile))
 	}
-	if err := a.print(res, f.json); err != nil {
-		return errors.Join(runErr, err)
-	}
-	fmt.Fprintf(a.stderr, "\nreport: %s\n", filepath.Join(out, reports.ReportFile))
+	ended := errors.Join(interrupted(res, runErr), writeErr, printErr)
 	switch {
 	case bench.Lost(res) || slices.ContainsFunc(res.PowerCuts, cutLost):
-		return &exitError{exitLost, errors.New("an acknowledged entry was lost or wrong; see the column verified")}
-	case runErr != nil:
-		return interrupted(res, runErr)
+		return errors.Join(&exitError{exitLost, errors.New("an acknowledged entry was lost or wrong; see the column verified")}, ended)
+	case ended != nil:
+		return ended
 	case f.strict && reports.Verdict(res).Validity == reports.Invalid:
 		return &exitError{exitInvalid, errors.New("the measurement is invalid; the table says why")}
 	}
@@ -445,41 +447,6 @@ func parseThresholds(exprs []string) ([]stats.Demand, error) {
 	}
 	return demands, errors.Join(errs...)
 }
-
-// prepareOut makes the directory of the results, so that a suite does not run for
-// an hour only to find that it cannot be written.
-func prepareOut(out string) (string, error) {
-	if out == "" {
-		out = filepath.Join(defaultOut, time.Now().UTC().Format("20060102T150405Z"))
-	}
-	if info, err := os.Stat(out); err == nil && !info.IsDir() {
-		return "", usageErrorf("--out %s is a file, not a directory", out)
-	}
-	if err := os.MkdirAll(out, 0o755); err != nil {
-		return "", fmt.Errorf("make the directory of the results: %w", err)
-	}
-	probe, err := os.CreateTemp(out, ".writable-")
-	if err != nil {
-		return "", fmt.Errorf("write to the directory of the results: %w", err)
-	}
-	return out, errors.Join(probe.Close(), os.Remove(probe.Name()))
-}
-
-// dropEmpty removes the results' directory where nothing was written to it.
-func dropEmpty(out string) error {
-	if err := os.Remove(out); err != nil && !errors.Is(err, os.ErrExist) {
-		if entries, _ := os.ReadDir(out); len(entries) == 0 {
-			return fmt.Errorf("remove the empty directory of the results: %w", err)
-		}
-	}
-	if parent := filepath.Dir(out); filepath.Base(parent) == defaultOut {
-		_ = os.Remove(parent) // fails where there are other results, as it should
-	}
-	return nil
-}
-
-// defaultOut is where results go that no --out names.
-const defaultOut = "raftbench-out"
 
 // networks are the transports of this build.
 func networks() bench.Networks {
