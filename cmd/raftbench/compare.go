@@ -74,6 +74,13 @@ func (a *app) compare(one, two string, f *compareFlags) error {
 			return usageErrorf("--metric %v", err)
 		}
 	}
+	from := []string{one, two}
+	if f.in != "" {
+		from = []string{f.in}
+	}
+	if err := checkPage("--html", f.html, from); err != nil {
+		return err
+	}
 	rs, table, err := f.table(one, two)
 	if err != nil {
 		return err
@@ -137,7 +144,7 @@ func label(path string) string {
 
 func (a *app) printComparisons(rs []*result.Result, table []result.Comparison, f *compareFlags) error {
 	if f.html != "" {
-		if err := reports.WriteFile(f.html, func(w io.Writer) error { return reports.CompareHTML(w, rs, table) }); err != nil {
+		if err := writePage(f.html, func(w io.Writer) error { return reports.CompareHTML(w, rs, table) }); err != nil {
 			return err
 		}
 	}

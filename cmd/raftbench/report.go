@@ -1,7 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -31,12 +35,18 @@ result.json.`,
 			return a.report(args, out, markdown)
 		},
 	}
-	cmd.Flags().StringVarP(&out, "output", "o", "", "write an HTML report to this file")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "write an HTML report to this file, which may not be one of the results")
 	cmd.Flags().BoolVar(&markdown, "markdown", false, "print Markdown instead of a table")
 	return cmd
 }
 
 func (a *app) report(paths []string, out string, markdown bool) error {
+	if out != "" && markdown {
+		return usageErrorf("report: --markdown is printed, --output is an HTML file; leave one away")
+	}
+	if err := checkPage("--output", out, paths); err != nil {
+		return err
+	}
 	var rs []*result.Result
 	for _, path := range paths {
 		r, err := reports.Read(path)
@@ -46,7 +56,7 @@ func (a *app) report(paths []string, out string, markdown bool) error {
 		rs = append(rs, r)
 	}
 	if out != "" {
-		return reports.WriteFile(out, func(w io.Writer) error { return reports.HTML(w, rs...) })
+		return writePage(out, func(w io.Writer) error { return reports.HTML(w, rs...) })
 	}
 	for _, r := range rs {
 		write := func(w io.Writer) error { return reports.Table(w, r, a.tableOptions()) }
@@ -58,4 +68,37 @@ func (a *app) report(paths []string, out string, markdown bool) error {
 		}
 	}
 	return nil
+}
+
+// checkPage refuses a page that would be written over one of the results that it is made
+// from. flag named it; there is none where path is empty.
+func checkPage(flag, path string, results []string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil // a new file, or one of which the system tells when it is written
+	}
+	if info.IsDir() {
+		return usageErrorf("%s %s is a directory; name a file", flag, path)
+	}
+	for _, r := range results {
+		for _, file := range []string{r, filepath.Join(r, reports.ResultFile)} {
+			if from, err := os.Stat(file); err == nil && os.SameFile(info, from) {
+				return usageErrorf("%s %s is the result %s that is read; name another file", flag, path, file)
+			}
+		}
+	}
+	return nil
+}
+
+// writePage makes or replaces a file. What is none, such as /dev/stdout, is written to.
+func writePage(path string, write func(io.Writer) error) (err error) {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().IsRegular() {
+		return reports.WriteFile(path, write)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write a page: %w", err)
+	}
+	return errors.Join(write(f), f.Close())
 }
