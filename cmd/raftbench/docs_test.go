@@ -116,11 +116,15 @@ func checkRun(args []string) error {
 	if err := f.place(cmd.Flags()); err != nil {
 		return err
 	}
-	if _, err := f.suite(cmd.Flags()); err != nil {
+	spec, err := f.suite(cmd.Flags())
+	if err != nil {
 		return err
 	}
-	_, err := parseThresholds(f.thresholds)
-	return err
+	demands, err := parseThresholds(f.thresholds)
+	if err != nil {
+		return err
+	}
+	return spec.CheckDemands(demands)
 }
 
 // TestDocumentedCommands: what the documentation tells people to type exists.
@@ -198,6 +202,7 @@ func TestCheckCommand(t *testing.T) {
 		"raftbench run --repeat 3":                              "unknown flag: --repeat",
 		"raftbench run --load bursty:3":                         "closed:N",
 		"raftbench run --threshold 'etcd-wal:speed<5ms'":        "unknown metric",
+		"raftbench run --threshold 'rocksdb:save.p99<5ms'":      "not in this suite",
 		"raftbench run --backends rocksdb | tee log":            "rocksdb",
 		"raftbench compare a":                                   "two results",
 		"raftbench measure":                                     "unknown command",

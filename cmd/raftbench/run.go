@@ -52,6 +52,7 @@ type runFlags struct {
 	faults, metrics, pprof                          string
 	hosts, tls, tokenFile                           string
 	links                                           *remote.Hosts // sessions with the agents of --hosts
+	given                                           func(flag string) bool
 }
 
 const defaultBackends = "etcd-wal,bbolt,badger,pebble,raw,mem"
@@ -93,6 +94,7 @@ Exit codes: 0 ok · 1 error · 2 usage · 3 an acknowledged entry was lost or wr
 
 func (f *runFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
+	f.given = fl.Changed
 	fl.StringVar(&f.backends, "backends", defaultBackends, "names from 'raftbench list', each optionally with parameters: bbolt[freelist=array]")
 	fl.StringVar(&f.transport, "transport", "", strings.Join(slices.Sorted(maps.Keys(networks())), ", ")+"; a list runs each (default mem; grpc where nodes are processes)")
 	fl.StringVar(&f.placement, "placement", "in-process", "in-process, or process: each node in a process of its own; a list runs each")
@@ -114,21 +116,21 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.file, "file", "", "YAML file with these settings, of which several may be lists: the suite is their product; flags win")
 	fl.StringVar(&f.resume, "resume", "", "directory of an interrupted result: make what is missing, with its settings")
 	fl.DurationVar(&f.duration, "duration", 5*time.Second, "measured time of one run")
-	fl.DurationVar(&f.warmup, "warmup", time.Second, "time before it, and as much again where the load is not steady by then")
+	fl.DurationVar(&f.warmup, "warmup", time.Second, "time before it, and as much again where the load is not steady by then; 0 for none")
 	fl.StringVar(&f.faults, "faults", "", "timeline of network faults and of nodes that are killed: 'at 5s: cut leader-*; at 8s: heal' (docs/faults.md)")
-	fl.DurationVar(&f.timeout, "timeout", 0, "of one operation, which then counts as an error (default 10s, 1s with --faults)")
+	fl.DurationVar(&f.timeout, "timeout", 0, "of one operation, which then counts as an error, 1ms to 24h (default 10s, 1s with --faults)")
 	fl.IntVar(&f.repeats, "repeats", 3, "blocks, each with every backend once in shuffled order; 10 decide, 20 publish")
 	fl.IntVar(&f.laps, "laps", 1, "runs of each backend in a block, in turns; a block counts as their median: what else the machine does meanwhile divides out better than in one long run")
-	fl.Int64Var(&f.seed, "seed", 1, "of payloads, schedules and order")
+	fl.Int64Var(&f.seed, "seed", 1, "of payloads, schedules and order; 0 is taken for 1")
 	fl.StringVar(&f.dir, "dir", "", "where the data goes (default: a new folder under the current directory, removed at the end)")
 	fl.BoolVar(&f.keep, "keep", false, "leave the data directories where they are")
 	fl.StringVar(&f.out, "out", "", "where the results go; an earlier result there moves to earlier-<its start> below, an interrupted one of the same suite goes on (default: raftbench-out/<UTC time>)")
-	fl.StringArrayVar(&f.thresholds, "threshold", nil, "demand, e.g. 'etcd-wal:save.p99<5ms'; repeatable; exit code 99 where it is missed")
+	fl.StringArrayVar(&f.thresholds, "threshold", nil, "demand, e.g. 'etcd-wal:save.p99<5ms'; repeatable; exit code 99 where it is missed, 2 where no run could meet it")
 	fl.IntVar(&f.batch, "batch", 512, "most proposals gathered into one MsgProp; 1 proposes one by one")
 	fl.IntVar(&f.gomaxprocs, "gomaxprocs", 0, "Ps while a run is on (default: cores + nodes, with groups cores + logs, of which 30 count; cores for mem)")
 	fl.StringVar(&f.snapshot, "snapshot", "stream", "how snapshots travel: stream (in chunks, where the backend can) or plain (as one slice in memory)")
-	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 0, "entries between two snapshots (default 100000)")
-	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 0, "entries kept in memory for slow followers (default 5000)")
+	fl.Uint64Var(&f.snapshotEntries, "snapshot-entries", 100_000, "entries between two snapshots")
+	fl.Uint64Var(&f.catchUpEntries, "catch-up-entries", 5000, "entries kept in memory for slow followers")
 	fl.StringVar(&f.slowDisk, "slow-disk", "none", "one node's disk: leader:+5ms or follower:+5ms (each sync takes so much longer), leader:stall=2s/10s (it stands still for 2s of every 10s)")
 	fl.IntVar(&f.powercut, "powercut", 0, "also make so many power cuts per backend and mode after the measurement (needs root and /dev/fuse)")
 	fl.BoolVar(&f.noProbe, "no-probe", false, "do not watch fsync in the kernel (see docs/method.md for what the probe costs)")
@@ -136,7 +138,7 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.execTrace, "trace", "", "execution trace of the same, for 'go tool trace'")
 	fl.StringVar(&f.metrics, "metrics", "", "address on which to serve Prometheus metrics while it runs, e.g. :9464; without a host, on loopback")
 	fl.StringVar(&f.pprof, "pprof", "", "address for net/http/pprof of the process that makes the run, e.g. :6060; without a host, on loopback")
-	fl.BoolVar(&f.strict, "strict", false, "exit code 4 where a flag makes the measurement invalid")
+	fl.BoolVar(&f.strict, "strict", false, "exit code 4 where a flag makes the measurement invalid, or a backend committed nothing in any run")
 	fl.BoolVar(&f.quiet, "quiet", false, "no progress")
 	fl.BoolVar(&f.json, "json", false, "print result.json instead of the table")
 	fl.BoolVar(&f.inProcess, "in-process", false, "make all runs in this process, for profiling")
@@ -148,7 +150,7 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	s := bench.Spec{
 		Dir: f.dir, Keep: f.keep, Transport: f.transport, Placement: bench.Placement(f.placement), Networks: networks(), Loop: node.LoopKind(f.loop), Raft: node.RaftKind(f.raft),
 		Nodes: f.nodes, Batch: f.batch, ReadRatio: f.readRatio, Compressible: f.compressible,
-		Warmup: f.warmup, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Laps: f.laps, Seed: f.seed,
+		Warmup: f.warmup, NoWarmup: f.warmup == 0, Duration: f.duration, Timeout: f.timeout, Repeats: f.repeats, Laps: f.laps, Seed: f.seed,
 		Groups: f.groups, SeparateGroups: f.groupStorage == "separate",
 		Snapshots: node.SnapshotMode(f.snapshot), GOMAXPROCS: f.gomaxprocs, Probe: !f.noProbe, SnapshotEntries: f.snapshotEntries, CatchUpEntries: f.catchUpEntries,
 		CPUProfile: f.cpuProfile, ExecTrace: f.execTrace, Faults: f.faults,
@@ -188,7 +190,8 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	for _, zero := range []struct {
 		name string
 		bad  bool
-	}{{"nodes", f.nodes == 0}, {"groups", f.groups == 0}, {"repeats", f.repeats == 0}, {"laps", f.laps == 0}, {"batch", f.batch == 0}, {"duration", f.duration == 0}} {
+	}{{"nodes", f.nodes == 0}, {"groups", f.groups == 0}, {"repeats", f.repeats == 0}, {"laps", f.laps == 0}, {"batch", f.batch == 0}, {"duration", f.duration == 0},
+		{"snapshot-entries", f.snapshotEntries == 0}, {"catch-up-entries", f.catchUpEntries == 0}, {"timeout", f.timeout == 0 && f.given("timeout")}} {
 		if zero.bad { // 0 means the default in a Spec, but nobody types it to mean that
 			add(usageErrorf("--%s 0: want more than 0", zero.name))
 		}
@@ -263,6 +266,9 @@ func (a *app) runSuite(ctx context.Context, f *runFlags, flags *pflag.FlagSet) (
 	}
 	demands, err := parseThresholds(f.thresholds)
 	if err != nil {
+		return err
+	}
+	if err := spec.CheckDemands(demands); err != nil {
 		return err
 	}
 	out, err := openOut(f.out, a.stderr)
@@ -396,6 +402,8 @@ func (a *app) publish(res *result.Result, runErr error, out *outDir, f *runFlags
 		return ended
 	case f.strict && reports.Verdict(res).Validity == reports.Invalid:
 		return &exitError{exitInvalid, errors.New("the measurement is invalid; the table says why")}
+	case f.strict && idle(res.Runs) != "":
+		return &exitError{exitInvalid, fmt.Errorf("the measurement is invalid: %s committed nothing in any run", idle(res.Runs))}
 	}
 	for _, t := range res.Thresholds {
 		if !t.OK {
@@ -403,6 +411,22 @@ func (a *app) publish(res *result.Result, runErr error, out *outDir, f *runFlags
 		}
 	}
 	return nil
+}
+
+// idle names a backend that committed nothing in any run: there is no figure to look at.
+// One run of several is in the medians, and in thresholds.
+func idle(runs []result.Run) string {
+	moved := map[string]bool{}
+	for i := range runs {
+		name := stats.Name(&runs[i])
+		moved[name] = moved[name] || !slices.Contains(runs[i].Flags, "nothing_committed")
+	}
+	for i := range runs {
+		if name := stats.Name(&runs[i]); !moved[name] {
+			return name
+		}
+	}
+	return ""
 }
 
 // interrupted is the error of a suite that ended early.

@@ -100,6 +100,16 @@ func TestSuiteOfOne(t *testing.T) {
 	}
 }
 
+// TestNoWarmup: a warm-up of 0 is none, and not the default.
+func TestNoWarmup(t *testing.T) {
+	for given, want := range map[string]time.Duration{"0": 0, "2s": 2 * time.Second} {
+		f, flags := runFlagSet(t, "--warmup", given)
+		if spec, err := f.suite(flags); err != nil || spec.Warmup != want {
+			t.Errorf("--warmup %s: %v, %v", given, spec.Warmup, err)
+		}
+	}
+}
+
 // TestSlowDisk: the worker of a run gets its slow disk, the result and the table
 // name it, and with and without are two configurations.
 func TestSlowDisk(t *testing.T) {
@@ -123,6 +133,7 @@ func TestSuiteErrors(t *testing.T) {
 		"file: other.yaml":               `unknown setting "file"`,
 		"resume: here":                   `unknown setting "resume"`,
 		"nodes: 3\nnodes: 5":             `"nodes"`,
+		"timeout: 0s":                    "--timeout 0",
 		"nodes: three":                   "nodes:",
 		"nodes: [1, 1]":                  "nodes: 1 is given twice",
 		"nodes: []":                      "nodes: the list is empty",
