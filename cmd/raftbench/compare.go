@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,11 +64,14 @@ lies beyond the tolerance.`,
 }
 
 func (a *app) compare(one, two string, f *compareFlags) error {
-	if f.tolerance < 0 || f.noise <= 0 || f.noise >= 1 {
+	if !(f.tolerance >= 0) || math.IsInf(f.tolerance, 1) || !(f.noise > 0 && f.noise < 1) { // NaN is none of it
 		return usageErrorf("--tolerance %v, --noise %v: want 0 or more, and a share between 0 and 1", f.tolerance, f.noise)
 	}
 	if f.by != "" && f.in == "" {
 		return usageErrorf("--by %s: it compares within one result; name it with --in DIR", f.by)
+	}
+	if f.in != "" && one == two {
+		return usageErrorf("compare --in %s: %s is compared with itself; name two", f.in, one)
 	}
 	for _, m := range f.metrics {
 		if _, err := stats.Lookup(m); err != nil {

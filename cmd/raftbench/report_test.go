@@ -25,7 +25,7 @@ func TestPageOverItsResult(t *testing.T) {
 	for _, args := range []string{
 		"report a -o a/result.json", "report a -o ./link/result.json", "report link -o a/result.json", "report a/result.json -o a/result.json",
 		"report a b -o page.html", "report a -o hard.html", "report a -o pages", "report a --markdown -o a.html",
-		"compare a b --html a/result.json", "compare a b --html page.html", "compare --in a mem mem --html link/result.json",
+		"compare a b --html a/result.json", "compare a b --html page.html", "compare --in a mem raw --html link/result.json",
 	} {
 		o := inDir(t, dir, strings.Fields(args)...)
 		if o.code != exitUsage || strings.Count(o.stderr, "\n") != 2 {

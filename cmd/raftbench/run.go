@@ -180,9 +180,10 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	add(err)
 	s.ValueSize, s.ValueSizeMax, err = parseSizeRange(f.valueSize)
 	add(err)
+	sizes, err := parseSizes(f.stateSize, max(s.ValueSize, (s.ValueSize+s.ValueSizeMax)/2))
+	add(err)
 	if s.Workload.Kind != bench.WorkloadPropose {
-		s.StateSizes, err = parseSizes(f.stateSize, max(s.ValueSize, (s.ValueSize+s.ValueSizeMax)/2))
-		add(err)
+		s.StateSizes = sizes
 	}
 	burst, err := parseSize(f.burst)
 	add(err)
@@ -198,6 +199,9 @@ func (f *runFlags) spec() (bench.Spec, error) {
 	}
 	if f.powercut < 0 {
 		add(usageErrorf("--powercut %d: want 0, or more cuts", f.powercut))
+	}
+	if f.powercut > 0 && !slices.ContainsFunc(s.Backends, func(b backends.Backend) bool { return b.Durability != backends.None }) {
+		add(usageErrorf("--powercut %d: no backend of %s keeps anything that a power cut could take", f.powercut, f.backends))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return s, err
