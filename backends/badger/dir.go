@@ -2,6 +2,7 @@ package badger
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,8 +18,8 @@ type names struct {
 	dir string
 
 	mu      sync.Mutex
-	synced  syscall.Timespec // time of the directory when it was last synced
-	settled bool             // that time was not so young that another change could have it, too
+	synced  time.Time // of the directory when it was last synced
+	settled bool      // that time was not so young that another change could have it, too
 }
 
 // timeGrain is more than the clock of a file system takes to move on: one tick of
@@ -30,18 +31,19 @@ func (n *names) sync() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
-	var st syscall.Stat_t
-	if err := syscall.Stat(n.dir, &st); err != nil {
-		return fmt.Errorf("stat %s: %w", n.dir, err)
+	info, err := os.Stat(n.dir)
+	if err != nil {
+		return err // it names the directory
 	}
-	if st.Mtim == n.synced && n.settled {
+	changed := info.ModTime()
+	if changed.Equal(n.synced) && n.settled {
 		return nil
 	}
 	if err := kvlog.SyncPath(n.dir); err != nil {
 		return err
 	}
-	n.synced = st.Mtim
-	n.settled = now.Sub(time.Unix(st.Mtim.Unix())) > timeGrain
+	n.synced = changed
+	n.settled = now.Sub(changed) > timeGrain
 	return nil
 }
 
