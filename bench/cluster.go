@@ -148,7 +148,7 @@ func (c *cluster) startMember(m *member) error {
 		storage = &slowedStorage{Storage: storage, disk: &c.slow, node: m.id}
 	}
 	m.storage = observeStorage(c.o, m, storage)
-	keys := stateKeys
+	keys := c.one.stateKeys()
 	if c.one.StateSize > 0 {
 		keys = max(keys, int(c.one.StateSize)/c.one.meanValue()+1)
 	}

@@ -175,7 +175,7 @@ func (o One) restart(ctx context.Context, run *result.Run) (st backends.State, e
 		return st, nil // raft would not take it, and verify tells what is lost
 	}
 	n, err := node.Start(node.Config{
-		ID: 1, Peers: []uint64{1}, Storage: storage, State: st, StateMachine: node.NewKV(stateKeys), Network: net,
+		ID: 1, Peers: []uint64{1}, Storage: storage, State: st, StateMachine: node.NewKV(o.stateKeys()), Network: net,
 		Loop: o.Loop, Raft: o.Raft, MaxBatch: o.Batch, SnapshotEntries: neverSnapshot, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

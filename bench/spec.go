@@ -343,11 +343,17 @@ const (
 	maxValueBytes   = 16 << 20
 	maxStateBytes   = 8 << 30
 	defaultStateLen = 64 << 20
-	// stateKeys is the number of keys that proposals write: with 1 KiB values a
+	// mostKeys is the number of keys that proposals write: with 1 KiB values a
 	// state of 4 MiB, so that snapshots every SnapshotEntries cost little beside
-	// the log and an install at the end shows a cost.
-	stateKeys = 4096
+	// the log and an install at the end shows a cost. Of large values there are fewer, so
+	// that the state stays below mostState, but at least fewestKeys.
+	mostKeys   = 4096
+	fewestKeys = 4
+	mostState  = 64 << 20
 )
+
+// stateKeys is the number of keys that proposals write.
+func (o One) stateKeys() int { return min(mostKeys, max(fewestKeys, mostState/o.meanValue())) }
 
 // Fill applies the defaults and checks everything that can be checked before any
 // work starts. Errors are of type *[UsageError].

@@ -18,3 +18,16 @@ func FuzzParseLoad(f *testing.F) {
 		}
 	})
 }
+
+// TestStateIsBounded: large values do not make a state that no memory holds.
+func TestStateIsBounded(t *testing.T) {
+	for size, want := range map[int]int{16: 4096, 1 << 10: 4096, 16 << 10: 4096, 64 << 10: 1024, 1 << 20: 64, 16 << 20: 4} {
+		one := One{Spec: Spec{ValueSize: size}}
+		if got := one.stateKeys(); got != want {
+			t.Errorf("%d keys of values of %d bytes, want %d", got, size, want)
+		}
+	}
+	if got := (One{Spec: Spec{ValueSize: 16, ValueSizeMax: 2<<20 - 16}}).stateKeys(); got != 64 {
+		t.Errorf("%d keys of a range around 1 MiB, want 64", got)
+	}
+}

@@ -39,14 +39,14 @@ func (s *Spec) trace() (*load.Trace, error) {
 // payloads makes the values of a run.
 func (o One) payloads() (*load.Payloads, *load.Trace, error) {
 	if o.Workload.Kind != WorkloadTrace {
-		p, err := load.NewPayloads(o.Seed, o.ValueSize, max(o.ValueSize, o.ValueSizeMax), stateKeys, o.Compressible)
+		p, err := load.NewPayloads(o.Seed, o.ValueSize, max(o.ValueSize, o.ValueSizeMax), o.stateKeys(), o.Compressible)
 		return p, nil, err
 	}
 	t, err := o.trace()
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := load.NewTracePayloads(o.Seed, t, o.Load.Kind == LoadTrace, stateKeys, o.Compressible)
+	p, err := load.NewTracePayloads(o.Seed, t, o.Load.Kind == LoadTrace, o.stateKeys(), o.Compressible)
 	return p, t, err
 }
 

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/raftbench/raftbench/bench/result"
 )
 
 // setFlag finds the names of flags in the sources that set them.
@@ -55,5 +57,20 @@ func TestUnknownFlag(t *testing.T) {
 	f := FlagByName("phase_of_the_moon\x1b[2J")
 	if f.Severity != Warns || !strings.HasPrefix(f.Title, "phase_of_the_moon") || strings.Contains(f.Title+f.Meaning, "\x1b") {
 		t.Errorf("%+v", f)
+	}
+}
+
+// TestNothingCommitted: of an engine that stood in most of its runs nothing can be said.
+func TestNothingCommitted(t *testing.T) {
+	for idle, want := range map[int]Validity{0: Valid, 4: Doubtful, 6: Invalid, 10: Invalid} {
+		r := plain(10, map[string]float64{"bbolt": 9000, "pebble": 9300}, "bbolt", "pebble")
+		for i := range r.Runs {
+			if run := &r.Runs[i]; run.Backend == "bbolt" && run.Block <= idle {
+				run.Ops, run.Throughput, run.Response, run.Flags = 0, 0, result.Latency{}, []string{"nothing_committed"}
+			}
+		}
+		if got := Verdict(r).Validity; got != want {
+			t.Errorf("%d of 10 runs stood: %v, want %v", idle, got, want)
+		}
 	}
 }
