@@ -262,7 +262,11 @@ func powerCuts(t *testing.T, cfg config, sector, cuts int) {
 		var traces [][]string // of this disk
 		ok := t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			for !t.Failed() && len(traces) < generations {
-				trace := life(t, d, cfg, m, rnd, 1+rnd.IntN(150), 40)
+				c := cfg
+				if rnd.IntN(2) == 0 { // the parameter changes from life to life
+					c.segment = 4 << 10 << rnd.IntN(4)
+				}
+				trace := life(t, d, c, m, rnd, 1+rnd.IntN(150), 40)
 				traces = append(traces, trace)
 				if rnd.IntN(4) > 0 {
 					d.cut()

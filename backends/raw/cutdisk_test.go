@@ -380,6 +380,10 @@ func (f *cutFile) truncate(size int64) error {
 		return err
 	}
 	f.n.data = f.n.data[:size]
+	// What waits behind the new end is never written; the end itself may be lost.
+	for i, w := range f.n.writes {
+		f.n.writes[i].data = w.data[:max(0, min(len(w.data), int(size)-w.off))]
+	}
 	return dieErr(die)
 }
 

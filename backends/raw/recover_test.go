@@ -191,6 +191,66 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// A prepared segment is made smaller, larger, or as it is, by a life that is killed, or whose
+// power is cut, at any of its steps: whatever it leaves is not damage.
+func TestOtherSegmentSize(t *testing.T) {
+	for _, prealloc := range []string{"zero", "fallocate", "none"} {
+		for _, segment := range []int64{4 << 10, 16 << 10, 64 << 10} {
+			for _, power := range []bool{false, true} {
+				cfg := config{segment: segment, recycle: true, prealloc: prealloc}
+				t.Run(fmt.Sprintf("prealloc=%s/segment=%d/power=%v", prealloc, segment, power), func(t *testing.T) {
+					steps := 1
+					for dieInPreparation(t, cfg, steps, power) {
+						steps++
+					}
+					if steps < 5 {
+						t.Errorf("a life took %d steps: it prepared nothing", steps)
+					}
+				})
+			}
+		}
+	}
+}
+
+// dieInPreparation makes a log whose next segment is prepared with 16 KiB, opens it with cfg
+// until it dies at a step, and again. It is false where there is no such step.
+func dieInPreparation(t *testing.T, cfg config, step int, power bool) bool {
+	t.Helper()
+	d := newCutDisk(uint64(step), 512)
+	before := cfg
+	before.segment, before.prealloc = 16<<10, "zero"
+	s, _ := mustOpen(t, d, before)
+	must(t, s.Save(hs(1, 1, 0), entries(1, 1, 3, 100)))
+	var err error
+	s.first, err = s.prep.next() // so that it is there for sure
+	must(t, err)
+	must(t, s.Close())
+
+	d.revive()
+	d.dieAt = step
+	if s, _, err = openDisk(d, cfg); err == nil {
+		s.first, err = s.prep.next()
+		d.kill()
+		s.Close()
+	}
+	if err != nil && !errors.Is(err, errDead) {
+		t.Fatalf("step %d: %v", step, err)
+	}
+	if power {
+		d.cut()
+	}
+	d.revive()
+	s, st, openErr := openDisk(d, cfg)
+	if openErr != nil {
+		t.Fatalf("step %d: Open: %v", step, openErr)
+	}
+	if st.LastIndex() != 3 {
+		t.Errorf("step %d: entries up to %d, want 3", step, st.LastIndex())
+	}
+	must(t, s.Close())
+	return err != nil
+}
+
 // What a torn record leaves cannot come back in a later life: Open wrote over
 // its start, and nothing of that waits for a sync.
 func TestOpenLeavesNothingPending(t *testing.T) {

@@ -149,6 +149,9 @@ func (p *preparer) prepare(n uint32) (_ *segment, err error) {
 			err = errors.Join(err, f.close())
 		}
 	}()
+	if err := p.shrink(f, n); err != nil {
+		return nil, err
+	}
 	size, err := p.fill(f)
 	if err != nil {
 		return nil, err
@@ -157,16 +160,36 @@ func (p *preparer) prepare(n uint32) (_ *segment, err error) {
 	if err := f.sync(); err != nil {
 		return nil, err
 	}
-	var b pages
-	b.reserve(headerSize)
-	b.b = appendHeader(b.b, header{number: n, size: uint32(size)})
-	if err := f.writeSync(b.whole(), 0); err != nil {
+	if err := writeHeader(f, header{number: n, size: uint32(size)}); err != nil {
 		return nil, err
 	}
 	if err := p.disk.syncNames(); err != nil {
 		return nil, fmt.Errorf("sync the directory: %w", err)
 	}
 	return &segment{number: n, size: uint32(size), file: f}, nil
+}
+
+// writeHeader makes h durable, in a page of its own: f is not begun.
+func writeHeader(f file, h header) error {
+	var b pages
+	b.reserve(headerSize)
+	b.b = appendHeader(b.b, h)
+	return f.writeSync(b.whole(), 0)
+}
+
+// shrink cuts the file of segment n to the size of a segment, where it comes from a life
+// with larger ones. A file that is shorter than its header says is damage; so the header
+// says less before the file is cut, whatever ends the process in between.
+func (p *preparer) shrink(f file, n uint32) error {
+	want := p.cfg.segment
+	size, err := f.size()
+	if err != nil || size <= want {
+		return err
+	}
+	if err := writeHeader(f, header{number: n, size: uint32(want)}); err != nil {
+		return err
+	}
+	return f.truncate(want)
 }
 
 // fillChunk is how much is written and synced at a time: a Save that comes in
@@ -184,10 +207,6 @@ func (p *preparer) fill(f file) (size int64, err error) {
 	}
 	want := p.cfg.segment
 	switch {
-	case size > want: // the parameter changed
-		if err := f.truncate(want); err != nil {
-			return 0, err
-		}
 	case size < want && p.cfg.prealloc == "none":
 		return headerSize, nil
 	case size < want && p.cfg.prealloc == "fallocate":
