@@ -9,6 +9,7 @@
 //	0000000008.seg    the current one; what follows its last record means nothing
 //	0000000009.seg    prepared: named, written and synced, but without a record
 //	0000000005.spare  released, waits to be recycled
+//	direct.probe      while Open measures the disk (way.go)
 //	….snap            snapshots (package snapfile)
 //
 // Every record carries the hard state, so a segment whose entries are released
@@ -195,7 +196,8 @@ func openDisk(d disk, cfg config) (*storage, backends.State, error) {
 	return s, st, nil
 }
 
-// settle makes durable what was found, and finishes an interrupted Release.
+// settle makes durable what was found, finishes an interrupted Release, and removes
+// what an interrupted measurement left.
 func (s *storage) settle(r *recovered) error {
 	if n := len(s.segs); n > 0 {
 		last := s.segs[n-1]
@@ -215,6 +217,9 @@ func (s *storage) settle(r *recovered) error {
 			err = errors.Join(err, s.disk.remove(name))
 		}
 		r.spares = nil
+	}
+	for _, name := range r.probes {
+		err = errors.Join(err, s.disk.remove(name))
 	}
 	if err == nil {
 		err = s.disk.syncNames()

@@ -25,6 +25,7 @@ type recovered struct {
 	next, found uint32     // the first number that was not begun, the highest that has a file
 	released    []*segment // what an interrupted Release left
 	spares      []string
+	probes      []string // what an interrupted measurement left
 }
 
 // recoverDir turns what d holds into a State. It changes nothing.
@@ -61,6 +62,8 @@ func readDir(d disk) (*recovered, error) {
 			numbers = append(numbers, n)
 		} else if _, ok := parseName(name, spareSuffix); ok {
 			r.spares = append(r.spares, name)
+		} else if slices.Contains(probeNames, name) {
+			r.probes = append(r.probes, name)
 		}
 	}
 	slices.Sort(numbers)

@@ -64,6 +64,10 @@ const (
 // some and have to be thrown out for the others.
 func (w way) probeName() string { return w.io + ".probe" }
 
+// probeNames are all of them. What a process leaves that is killed while it measures, the
+// next Open removes.
+var probeNames = []string{way{io: "buffered"}.probeName(), way{io: "direct"}.probeName()}
+
 // Where two ways are close, the choice would be noise, and one run of a benchmark would
 // differ from the next.
 const (
@@ -146,8 +150,8 @@ func measure(dir string) (p preference, err error) {
 		for _, f := range files {
 			err = errors.Join(err, f.close())
 		}
-		for _, w := range ways {
-			if e := os.Remove(filepath.Join(dir, w.probeName())); !errors.Is(e, os.ErrNotExist) {
+		for _, name := range probeNames {
+			if e := os.Remove(filepath.Join(dir, name)); !errors.Is(e, os.ErrNotExist) {
 				err = errors.Join(err, e)
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/raftbench/raftbench/backends"
 )
 
 func times(n int, d time.Duration) []time.Duration {
@@ -84,8 +86,8 @@ func TestOneAnswerPerDevice(t *testing.T) {
 	// Where no probe could be made the answer is still known.
 	other := filepath.Join(dir, "other")
 	must(t, os.Mkdir(other, 0o700))
-	for _, io := range []string{"buffered", "direct"} { // in the way of a probe
-		must(t, os.Mkdir(filepath.Join(other, way{io: io}.probeName()), 0o700))
+	for _, name := range probeNames { // in the way of a probe
+		must(t, os.Mkdir(filepath.Join(other, name), 0o700))
 	}
 	second, err := choose(other, auto)
 	if err != nil || second != first {
@@ -93,6 +95,39 @@ func TestOneAnswerPerDevice(t *testing.T) {
 	}
 	if _, err := measure(other); !errors.Is(err, syscall.EISDIR) {
 		t.Errorf("a measurement that cannot be made: %v", err)
+	}
+}
+
+// What a process left that was killed while it measured is gone after the next Open, for
+// good, and nothing else is.
+func TestProbesAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	for _, w := range ways(t, dir) {
+		f, err := tryWay(dir, w)
+		must(t, err)
+		must(t, f.close())
+	}
+	other := filepath.Join(dir, "other.probe")
+	must(t, os.WriteFile(other, []byte("not ours"), 0o600))
+	s, _, err := open(backends.Options{Dir: dir, Params: map[string]string{"io": "buffered", "sync": "fdatasync"}})
+	must(t, err)
+	must(t, s.Close())
+	left, err := filepath.Glob(filepath.Join(dir, "*.probe"))
+	if err != nil || !slices.Equal(left, []string{other}) {
+		t.Errorf("%v are left, %v; want the one that is not ours", left, err)
+	}
+
+	d := newCutDisk(1, 512)
+	for _, name := range append(probeNames[:2:2], "other.probe") {
+		_, err := d.open(name)
+		must(t, err)
+	}
+	must(t, d.syncNames())
+	r, _, err := recoverDir(d)
+	must(t, err)
+	must(t, (&storage{disk: d}).settle(r)) // without a preparer, which syncs names as well
+	if len(d.durable) != 1 || d.durable["other.probe"] == nil {
+		t.Errorf("a power cut may leave %d files; want the one that is not ours", len(d.durable))
 	}
 }
 
