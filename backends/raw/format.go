@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/zeebo/xxh3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -17,12 +18,15 @@ import (
 // time, and Save is measured against a write that has none (BenchmarkFloor).
 //
 //	header, at offset 0, written when the segment is prepared, and again with its first records
-//	┌────────────────────┬──────────┬──────────┬────────────┬───────┐
-//	│ magic "raftraw\x02"│ number   │ size     │ zero       │ sum   │
-//	│ 0                8 │ 8     12 │ 12    16 │ 16      28 │ 28 32 │
-//	└────────────────────┴──────────┴──────────┴────────────┴───────┘
+//	┌────────────────────┬──────────┬──────────┬──────────┬──────────┬───────┐
+//	│ magic "raftraw\x02"│ number   │ size     │ ways     │ device   │ sum   │
+//	│ 0                8 │ 8     12 │ 12    16 │ 16    20 │ 20    28 │ 28 32 │
+//	└────────────────────┴──────────┴──────────┴──────────┴──────────┴───────┘
 //	number   of the segment, as in the file's name
 //	size     the file is never shorter than that again
+//	ways     what was measured of a device (way.go): the better io, the better sync of
+//	         buffered writes and that of direct ones, each a byte, and a zero; 0 is not known
+//	device   which one
 //	sum      of bytes 0 to 28
 //
 //	record, at a multiple of 8, length bytes long, the first at offset 32
@@ -71,14 +75,24 @@ func checksum(b []byte) uint32 { return uint32(xxh3.Hash(b)) }
 var errNoRecord = errors.New("no valid record")
 
 // header is the start of a segment.
-type header struct{ number, size uint32 }
+type header struct {
+	number, size uint32
+	measured     measured
+}
+
+// What the bytes of ways stand for.
+var (
+	ioCodes   = []string{"", "buffered", "direct"}
+	syncCodes = []string{"", "fdatasync", "dsync"}
+)
 
 func appendHeader(b []byte, h header) []byte {
 	start := len(b)
 	b = append(b, magic...)
 	b = binary.LittleEndian.AppendUint32(b, h.number)
 	b = binary.LittleEndian.AppendUint32(b, h.size)
-	b = append(b, make([]byte, 12)...)
+	b = append(b, code(ioCodes, h.measured.io), code(syncCodes, h.measured.buffered), code(syncCodes, h.measured.direct), 0)
+	b = binary.LittleEndian.AppendUint64(b, h.measured.device)
 	return binary.LittleEndian.AppendUint32(b, checksum(b[start:]))
 }
 
@@ -88,7 +102,25 @@ func decodeHeader(b []byte) (header, bool) {
 		checksum(b[:28]) != binary.LittleEndian.Uint32(b[28:]) {
 		return header{}, false
 	}
-	return header{number: binary.LittleEndian.Uint32(b[8:]), size: binary.LittleEndian.Uint32(b[12:])}, true
+	h := header{number: binary.LittleEndian.Uint32(b[8:]), size: binary.LittleEndian.Uint32(b[12:])}
+	m := measured{
+		device: binary.LittleEndian.Uint64(b[20:]),
+		io:     decoded(ioCodes, b[16]), buffered: decoded(syncCodes, b[17]), direct: decoded(syncCodes, b[18]),
+	}
+	if m.io != "" && m.buffered != "" && (m.io == "buffered" || m.direct != "") {
+		h.measured = m
+	}
+	return h, true
+}
+
+func code(codes []string, s string) byte { return byte(slices.Index(codes, s)) }
+
+// decoded is what a byte stands for; nothing where that is not known.
+func decoded(codes []string, b byte) string {
+	if int(b) < len(codes) {
+		return codes[b]
+	}
+	return ""
 }
 
 // hardState is raftpb.HardState by value.

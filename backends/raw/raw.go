@@ -94,7 +94,7 @@ var params = []backends.Param{
 	{Name: "segment", Default: "16MiB", Meaning: "size of one file of the log, in whole pages"},
 	{Name: "recycle", Default: "on", Meaning: "reuse released files, one more than were begun since the last release: on, off"},
 	{Name: "prealloc", Default: "zero", Meaning: "how a new file is made ready: zero (written), fallocate (blocks reserved), none (it grows)"},
-	{Name: "io", Default: "auto", Meaning: "the way of a write: buffered (through the page cache), direct (O_DIRECT); auto is buffered unless direct is clearly faster, measured once per device and process"},
+	{Name: "io", Default: "auto", Meaning: "the way of a write: buffered (through the page cache), direct (O_DIRECT); auto is buffered unless direct is clearly faster, measured once per device and process and kept by the log"},
 	{Name: "sync", Default: "auto", Meaning: "how a write is made durable: fdatasync, dsync (O_DSYNC), fsync; auto is fdatasync for buffered and dsync for direct writes, unless the other one is clearly faster, measured in the same way"},
 }
 
@@ -103,6 +103,7 @@ type config struct {
 	recycle  bool
 	prealloc string
 	way      way
+	measured measured // what is known of the device, for the headers
 }
 
 func parse(given map[string]string) (config, error) {
@@ -164,7 +165,7 @@ func open(opts backends.Options) (backends.Storage, backends.State, error) {
 		return nil, backends.State{}, fmt.Errorf("raw: %w", err)
 	}
 	given := cfg.way
-	if cfg.way, err = choose(opts.Dir, given); err != nil {
+	if cfg.way, cfg.measured, err = choose(opts.Dir, given); err != nil {
 		return nil, backends.State{}, fmt.Errorf("raw: %w", errors.Join(err, unlock()))
 	}
 	s, st, err := openDisk(&osDisk{dir: opts.Dir, way: cfg.way, onSync: opts.OnSync}, cfg)
@@ -336,7 +337,7 @@ func (s *storage) writeFirst(r *record, size int64) error {
 	begin := record{kind: kindBegin, hs: s.hs, index: uint64(s.end)}
 	end := headerSize + recordSize + size
 	s.buf.reserve(end)
-	s.buf.b = appendHeader(s.buf.b[:0], header{number: seg.number, size: seg.size})
+	s.buf.b = appendHeader(s.buf.b[:0], header{number: seg.number, size: seg.size, measured: s.cfg.measured})
 	s.buf.b = appendRecord(s.buf.b, &begin, seg.number, headerSize)
 	s.buf.b = appendRecord(s.buf.b, r, seg.number, headerSize+recordSize)
 	if err := s.flush(seg.file, 0, true); err != nil {

@@ -160,7 +160,7 @@ func (p *preparer) prepare(n uint32) (_ *segment, err error) {
 	if err := f.sync(); err != nil {
 		return nil, err
 	}
-	if err := writeHeader(f, header{number: n, size: uint32(size)}); err != nil {
+	if err := p.writeHeader(f, n, size); err != nil {
 		return nil, err
 	}
 	if err := p.disk.syncNames(); err != nil {
@@ -169,11 +169,11 @@ func (p *preparer) prepare(n uint32) (_ *segment, err error) {
 	return &segment{number: n, size: uint32(size), file: f}, nil
 }
 
-// writeHeader makes h durable, in a page of its own: f is not begun.
-func writeHeader(f file, h header) error {
+// writeHeader makes the header of segment n durable, in a page of its own: it is not begun.
+func (p *preparer) writeHeader(f file, n uint32, size int64) error {
 	var b pages
 	b.reserve(headerSize)
-	b.b = appendHeader(b.b, h)
+	b.b = appendHeader(b.b, header{number: n, size: uint32(size), measured: p.cfg.measured})
 	return f.writeSync(b.whole(), 0)
 }
 
@@ -186,7 +186,7 @@ func (p *preparer) shrink(f file, n uint32) error {
 	if err != nil || size <= want {
 		return err
 	}
-	if err := writeHeader(f, header{number: n, size: uint32(want)}); err != nil {
+	if err := p.writeHeader(f, n, want); err != nil {
 		return err
 	}
 	return f.truncate(want)

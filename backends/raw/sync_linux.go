@@ -29,6 +29,17 @@ func fallocate(f *os.File, size int64) error {
 	}
 }
 
+// fileSystemID is the identity of the file system that a directory is on, on ext4 and btrfs
+// its UUID; 0 where it has none.
+func fileSystemID(dir string) (uint64, error) {
+	for {
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); err != unix.EINTR {
+			return uint64(uint32(fs.Fsid.Val[0]))<<32 | uint64(uint32(fs.Fsid.Val[1])), err
+		}
+	}
+}
+
 // mapHuge returns n bytes or more that begin at a huge page, which they lie in where the
 // system has one, and the mapping that they are a part of; nil where there is no memory.
 func mapHuge(n int) (b, mapped []byte) {

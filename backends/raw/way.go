@@ -1,6 +1,7 @@
 package raw
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,9 +47,17 @@ func (w way) chosen(became way) map[string]string {
 }
 
 // What is "auto" asks the device, not the directory: the nodes of a process whose data is
-// on one device get one answer, which is kept until the process ends. Nodes in processes
-// of their own measure each for itself; the rule of clearlyFaster makes them agree unless
-// the device's preference is close to its limits. Who must be sure names the way.
+// on one device get one answer, which is kept until the process ends, and longer by the
+// log: the headers of its segments hold it (format.go). A process that opens a log again takes
+// what it finds there, so that its Open is the log's replay and nothing else, and so that a
+// restart writes as what was measured before it did. A file beside the log would do as well,
+// and would be one more to keep whole. What the headers say is a preference: were it wrong, the
+// log would be slower, not less durable. So it is not asked for again as long as the log stays
+// on its file system, and is where the log was moved to another one.
+//
+// Nodes in processes of their own measure each for itself when their logs are new; the rule of
+// clearlyFaster makes them agree unless the device's preference is close to its limits. Who
+// must be sure names the way.
 
 // The measurement writes one page after the other in each way, in turns, at least probeMin
 // times and then until probeTime is over or it has been probeMax times: 0.1 s on a disk
@@ -78,92 +88,155 @@ const (
 // devices remembers what was measured, by device.
 var devices struct {
 	sync.Mutex
-	found map[uint64]preference
+	found map[uint64]measured
 }
 
-// preference is what was measured on a device.
-type preference struct {
-	noDirect error  // why it takes no direct writes; nil if it does
-	io       string // the better one
-	sync     map[string]string
+// measured is what is known of a device. The zero value is nothing.
+type measured struct {
+	device uint64 // which one, by deviceOf
+	io     string // the better one
+	// buffered and direct are the better sync of either io; direct is empty where the device
+	// takes no direct writes.
+	buffered, direct string
 }
 
-// choose puts what the disk of a directory prefers in place of "auto". An error says
-// that the disk takes no direct writes, or what could not be done.
-func choose(dir string, w way) (way, error) {
-	if w.io == "buffered" && w.sync != "auto" {
-		return w, nil
+// answers reports whether nothing of w is left to measure.
+func (m measured) answers(w way) bool {
+	if w.io == "auto" || w.sync == "auto" {
+		return m.io != "" && (w.io != "direct" || m.direct != "")
 	}
-	p, err := preferred(dir)
-	switch {
-	case err != nil:
-		return w, fmt.Errorf("try the ways to write: %w", err)
-	case w.io == "direct" && p.noDirect != nil:
-		return w, fmt.Errorf("io=direct, but writes past the page cache do not work here (use io=buffered): %w", p.noDirect)
+	return true
+}
+
+// choose puts what the disk of a directory prefers in place of "auto", and returns what is
+// known of it, which the headers of the log keep. An error says that the disk takes no direct
+// writes, or what could not be done.
+func choose(dir string, w way) (way, measured, error) {
+	m, err := known(dir, w)
+	if err != nil {
+		return w, m, fmt.Errorf("try the ways to write: %w", err)
 	}
 	if w.io == "auto" {
-		w.io = p.io
+		w.io = m.io
+	}
+	if w.io == "direct" && m.direct == "" {
+		if err := tryDirect(dir); err != nil {
+			return w, m, fmt.Errorf("io=direct, but writes past the page cache do not work here (use io=buffered): %w", err)
+		}
 	}
 	if w.sync == "auto" {
-		w.sync = p.sync[w.io]
+		w.sync = m.buffered
+		if w.io == "direct" {
+			w.sync = cmp.Or(m.direct, directSync)
+		}
 	}
-	return w, nil
+	return w, m, nil
 }
 
-// preferred is the preference of the device that a directory is on.
-func preferred(dir string) (preference, error) {
+// known is what this process has measured of the device that a directory is on, or an earlier
+// one for the log in it. It measures where neither answers w.
+func known(dir string, w way) (measured, error) {
 	device, err := deviceOf(dir)
 	if err != nil {
-		return preference{}, err
+		return measured{}, err
 	}
 	// Held while measuring: a second node waits for the answer of the first, and
 	// does not disturb it.
 	devices.Lock()
 	defer devices.Unlock()
-	if p, ok := devices.found[device]; ok {
-		return p, nil
+	m, ok := devices.found[device]
+	if !ok {
+		if m, err = remembered(dir, device); err != nil {
+			return measured{}, err
+		}
 	}
-	p, err := measure(dir)
-	if err != nil {
-		return preference{}, err
+	if !m.answers(w) {
+		if m, err = measure(dir); err != nil {
+			return measured{}, err
+		}
+		m.device = device
 	}
-	if devices.found == nil {
-		devices.found = map[uint64]preference{}
+	if m != (measured{}) {
+		if devices.found == nil {
+			devices.found = map[uint64]measured{}
+		}
+		devices.found[device] = m
 	}
-	devices.found[device] = p
-	return p, nil
+	return m, nil
 }
 
+// deviceOf tells devices apart: by their number and, since another machine may give the same
+// to another disk, by the identity of the file system on it.
 func deviceOf(dir string) (uint64, error) {
 	var stat unix.Stat_t
 	if err := unix.Stat(dir, &stat); err != nil {
 		return 0, &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	return uint64(stat.Dev), nil
+	id, err := fileSystemID(dir)
+	if err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return xxh3.HashString(fmt.Sprint(stat.Dev, " ", id)), nil
+}
+
+// remembered is what the newest header of the log in a directory that says something about
+// the device says; nothing where none does, or where the device takes no direct writes and
+// should.
+func remembered(dir string, device uint64) (measured, error) {
+	d := &osDisk{dir: dir}
+	names, err := d.list()
+	if err != nil {
+		return measured{}, err
+	}
+	slices.Sort(names)
+	for _, name := range slices.Backward(names) {
+		n, ok := parseName(name, segmentSuffix)
+		if !ok {
+			continue
+		}
+		b, err := d.read(name, headerSize)
+		if err != nil {
+			return measured{}, err
+		}
+		h, ok := decodeHeader(b)
+		if !ok || h.number != n || h.measured == (measured{}) || h.measured.device != device {
+			continue
+		}
+		if h.measured.direct != "" {
+			// Nothing is measured, but what is not possible is not chosen.
+			f, err := (&osDisk{dir: dir, way: way{io: "direct"}}).open(name)
+			if notTaken(err) {
+				continue
+			}
+			if err == nil {
+				err = f.close()
+			}
+			if err != nil {
+				return measured{}, err
+			}
+		}
+		return h.measured, nil
+	}
+	return measured{}, nil
 }
 
 // measure finds out which way to make a small overwrite durable the disk prefers.
-func measure(dir string) (p preference, err error) {
+func measure(dir string) (m measured, err error) {
 	ways := []way{{"buffered", "fdatasync"}, {"buffered", "dsync"}, {"direct", "fdatasync"}, {"direct", "dsync"}}
 	var files []file
 	defer func() {
 		for _, f := range files {
 			err = errors.Join(err, f.close())
 		}
-		for _, name := range probeNames {
-			if e := os.Remove(filepath.Join(dir, name)); !errors.Is(e, os.ErrNotExist) {
-				err = errors.Join(err, e)
-			}
-		}
+		err = errors.Join(err, removeProbes(dir))
 	}()
 	for _, w := range ways {
-		f, err := tryWay(dir, w)
-		if err != nil && w.io == "direct" {
-			p.noDirect = err
+		f, err := tryWay(dir, w, 2*probeMax*pageBytes)
+		if w.io == "direct" && notTaken(err) {
 			break
 		}
 		if err != nil {
-			return p, err
+			return m, err
 		}
 		files = append(files, f)
 	}
@@ -174,45 +247,76 @@ func measure(dir string) (p preference, err error) {
 			off := int64(2*n+i%2) * pageBytes // the two ways of an io share a file
 			start := time.Now()
 			if err := f.writeSync(page, off); err != nil {
-				return p, fmt.Errorf("io=%s, sync=%s: %w", ways[i].io, ways[i].sync, err)
+				return m, fmt.Errorf("io=%s, sync=%s: %w", ways[i].io, ways[i].sync, err)
 			}
 			took[i] = append(took[i], time.Since(start))
 		}
 	}
-	p.decide(took)
-	return p, nil
+	return decide(took[:len(files)]), nil
 }
+
+// removeProbes removes what is there of the files to measure with.
+func removeProbes(dir string) (err error) {
+	for _, name := range probeNames {
+		if e := os.Remove(filepath.Join(dir, name)); !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// directSync is how a direct write is made durable unless the other way is clearly faster:
+// dsync saves a system call, and a device that can make a single write durable its flush.
+const directSync = "dsync"
 
 // decide takes the times of the four ways, in pairs: buffered with fdatasync and dsync,
-// and direct with both, unless the disk does not take it. Where it does, dsync saves a
-// system call, and a device that can make a single write durable its flush.
-func (p *preference) decide(took [][]time.Duration) {
-	p.io, p.sync = "buffered", map[string]string{"buffered": "fdatasync", "direct": "dsync"}
+// and direct with both, unless the disk does not take it.
+func decide(took [][]time.Duration) measured {
+	m := measured{io: "buffered", buffered: "fdatasync"}
 	if clearlyFaster(took[1], took[0]) {
-		p.sync["buffered"] = "dsync"
+		m.buffered = "dsync"
 	}
-	if p.noDirect != nil {
-		return
+	if len(took) == 2 {
+		return m
 	}
+	m.direct = directSync
 	if clearlyFaster(took[2], took[0]) {
-		p.io = "direct"
+		m.io = "direct"
 	}
 	if clearlyFaster(took[2], took[3]) {
-		p.sync["direct"] = "fdatasync"
+		m.direct = "fdatasync"
 	}
+	return m
 }
 
-// tryWay opens the file to measure with, and writes all of it once.
-func tryWay(dir string, w way) (file, error) {
+// tryDirect says why the disk takes no direct write, of one page; nil if it does.
+func tryDirect(dir string) error {
+	f, err := tryWay(dir, way{"direct", directSync}, pageBytes)
+	if err == nil {
+		err = f.close()
+	}
+	return errors.Join(err, removeProbes(dir))
+}
+
+var errNoDirect = errors.New("this system has no O_DIRECT")
+
+// notTaken reports whether err says that the system or the file system takes no direct
+// writes. Any other error is none of its properties.
+func notTaken(err error) bool {
+	return errors.Is(err, errNoDirect) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// tryWay opens the file to measure with, and writes all of its size once.
+func tryWay(dir string, w way, size int64) (file, error) {
 	if w.io == "direct" && oDirect == 0 {
-		return nil, errors.New("this system has no O_DIRECT")
+		return nil, errNoDirect
 	}
 	f, err := (&osDisk{dir: dir, way: w}).open(w.probeName())
 	if err != nil {
 		return nil, err
 	}
-	for off := int64(0); off < 2*probeMax*pageBytes; off += fillChunk {
-		if err := f.writeSync(zeros, off); err != nil {
+	for off := int64(0); off < size; off += fillChunk {
+		if err := f.writeSync(zeros[:min(fillChunk, size-off)], off); err != nil {
 			return nil, errors.Join(err, f.close())
 		}
 	}

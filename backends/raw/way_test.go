@@ -54,25 +54,20 @@ func TestClearlyFaster(t *testing.T) {
 func TestDecide(t *testing.T) {
 	const us = time.Microsecond
 	for _, c := range []struct {
-		took         [4]time.Duration
-		noDirect     error
-		io           string
-		bufferedSync string
-		directSync   string
+		took                 []time.Duration
+		io, buffered, direct string
 	}{
-		{took: [4]time.Duration{100 * us, 98 * us, 95 * us, 93 * us}, io: "buffered", bufferedSync: "fdatasync", directSync: "dsync"},
-		{took: [4]time.Duration{100 * us, 50 * us, 80 * us, 79 * us}, io: "direct", bufferedSync: "dsync", directSync: "dsync"},
-		{took: [4]time.Duration{100 * us, 200 * us, 80 * us, 160 * us}, io: "direct", bufferedSync: "fdatasync", directSync: "fdatasync"},
-		{took: [4]time.Duration{100 * us, 50 * us}, noDirect: syscall.EINVAL, io: "buffered", bufferedSync: "dsync", directSync: "dsync"},
+		{[]time.Duration{100 * us, 98 * us, 95 * us, 93 * us}, "buffered", "fdatasync", "dsync"},
+		{[]time.Duration{100 * us, 50 * us, 80 * us, 79 * us}, "direct", "dsync", "dsync"},
+		{[]time.Duration{100 * us, 200 * us, 80 * us, 160 * us}, "direct", "fdatasync", "fdatasync"},
+		{[]time.Duration{100 * us, 50 * us}, "buffered", "dsync", ""},
 	} {
-		p := preference{noDirect: c.noDirect}
 		var took [][]time.Duration
 		for _, d := range c.took {
 			took = append(took, times(16, d))
 		}
-		p.decide(took)
-		if p.io != c.io || p.sync["buffered"] != c.bufferedSync || p.sync["direct"] != c.directSync {
-			t.Errorf("%v, %v: %+v", c.took, c.noDirect, p)
+		if m := decide(took); m != (measured{io: c.io, buffered: c.buffered, direct: c.direct}) {
+			t.Errorf("%v: %+v", c.took, m)
 		}
 	}
 }
@@ -81,21 +76,58 @@ func TestDecide(t *testing.T) {
 func TestOneAnswerPerDevice(t *testing.T) {
 	dir := t.TempDir()
 	auto := way{"auto", "auto"}
-	first, err := choose(dir, auto)
+	first, _, err := choose(dir, auto)
 	must(t, err)
 	// Where no probe could be made the answer is still known.
 	other := filepath.Join(dir, "other")
 	must(t, os.Mkdir(other, 0o700))
-	for _, name := range probeNames { // in the way of a probe
-		must(t, os.Mkdir(filepath.Join(other, name), 0o700))
-	}
-	second, err := choose(other, auto)
+	blockProbes(t, other)
+	second, _, err := choose(other, auto)
 	if err != nil || second != first {
 		t.Errorf("another directory of the device: %v, %v; want %v", second, err, first)
 	}
 	if _, err := measure(other); !errors.Is(err, syscall.EISDIR) {
 		t.Errorf("a measurement that cannot be made: %v", err)
 	}
+	// That one way cannot be tried is no property of the disk.
+	must(t, os.RemoveAll(filepath.Join(other, way{io: "buffered"}.probeName())))
+	if m, err := measure(other); oDirect != 0 && !errors.Is(err, syscall.EISDIR) {
+		t.Errorf("direct writes could not be tried: %+v, %v", m, err)
+	}
+}
+
+// blockProbes puts directories where a measurement would write, so that it fails.
+func blockProbes(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range probeNames {
+		must(t, os.MkdirAll(filepath.Join(dir, name, "full"), 0o700))
+	}
+}
+
+// believe makes a device's preference m, as if it had been measured, until the test ends; the
+// zero value is that nothing is known of it.
+func believe(t *testing.T, dir string, m measured) measured {
+	t.Helper()
+	device, err := deviceOf(dir)
+	must(t, err)
+	m.device = device
+	devices.Lock()
+	defer devices.Unlock()
+	before, known := devices.found[device]
+	if devices.found == nil {
+		devices.found = map[uint64]measured{}
+	}
+	if devices.found[device] = m; m.io == "" {
+		delete(devices.found, device)
+	}
+	t.Cleanup(func() {
+		devices.Lock()
+		defer devices.Unlock()
+		if devices.found[device] = before; !known {
+			delete(devices.found, device)
+		}
+	})
+	return m
 }
 
 // What a process left that was killed while it measured is gone after the next Open, for
@@ -103,7 +135,7 @@ func TestOneAnswerPerDevice(t *testing.T) {
 func TestProbesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	for _, w := range ways(t, dir) {
-		f, err := tryWay(dir, w)
+		f, err := tryWay(dir, w, 2*probeMax*pageBytes)
 		must(t, err)
 		must(t, f.close())
 	}
@@ -136,30 +168,92 @@ func TestProbesAreRemoved(t *testing.T) {
 func TestChoose(t *testing.T) {
 	dir := t.TempDir()
 	for _, w := range ways(t, dir) {
-		if got, err := choose(dir, w); err != nil || got != w {
+		if got, _, err := choose(dir, w); err != nil || got != w {
 			t.Errorf("%v became %v, %v", w, got, err)
 		}
-		got, err := choose(dir, way{w.io, "auto"})
+		got, _, err := choose(dir, way{w.io, "auto"})
 		if err != nil || got.io != w.io || got.sync != "fdatasync" && got.sync != "dsync" {
 			t.Errorf("%v with sync=auto became %v, %v", w, got, err)
 		}
 	}
-	device, err := deviceOf(dir)
-	must(t, err)
-	devices.Lock()
-	measured := devices.found[device]
-	devices.found[device] = preference{noDirect: syscall.EINVAL, io: "buffered", sync: map[string]string{"buffered": "fdatasync"}}
-	devices.Unlock()
-	defer func() {
-		devices.Lock()
-		defer devices.Unlock()
-		devices.found[device] = measured
-	}()
-	if got, err := choose(dir, way{"auto", "auto"}); err != nil || got != (way{"buffered", "fdatasync"}) {
-		t.Errorf("on a disk without direct writes auto became %v, %v", got, err)
+}
+
+// A log that is opened again, by a process that knows nothing of its disk, is written as before
+// without a measurement; what is named comes first.
+func TestLogKeepsWhatWasMeasured(t *testing.T) {
+	const segment = "8KiB"
+	dir := t.TempDir()
+	// None that these disks would choose by themselves.
+	said := believe(t, dir, measured{io: "buffered", buffered: "dsync", direct: "fdatasync"})
+	write := func(io, sync string, index uint64) map[string]string {
+		t.Helper()
+		s := openDir(t, dir, map[string]string{"segment": segment, "io": io, "sync": sync}, nil)
+		must(t, s.Save(hs(1, 1, 0), entries(index, 1, 6, 4000))) // more than a segment
+		must(t, s.Close())
+		return s.Chosen()
 	}
-	if _, err := choose(dir, way{"direct", "fdatasync"}); !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "io=buffered") {
-		t.Errorf("io=direct on a disk without direct writes: %v", err)
+	write("auto", "auto", 1)
+	blocked := filepath.Join(t.TempDir(), "log")
+	reopen := func(t *testing.T, w way) (way, measured, error) {
+		t.Helper()
+		must(t, os.RemoveAll(blocked))
+		must(t, os.CopyFS(blocked, os.DirFS(dir)))
+		blockProbes(t, blocked)
+		believe(t, dir, measured{})
+		return choose(blocked, w)
+	}
+	want := map[way]way{
+		{"auto", "auto"}:      {"buffered", "dsync"},
+		{"auto", "fdatasync"}: {"buffered", "fdatasync"},
+		{"buffered", "auto"}:  {"buffered", "dsync"},
+		{"buffered", "fsync"}: {"buffered", "fsync"},
+	}
+	if tryDirect(t.TempDir()) == nil {
+		want[way{"direct", "auto"}] = way{"direct", "fdatasync"}
+		want[way{"direct", "dsync"}] = way{"direct", "dsync"}
+	}
+	for w, want := range want {
+		if got, m, err := reopen(t, w); err != nil || got != want || m != said {
+			t.Errorf("%v became %v by %+v, %v; want %v by %+v", w, got, m, err, want, said)
+		}
+	}
+
+	// Lives in which all is named do not forget it, whatever they write.
+	believe(t, dir, measured{})
+	for i := range uint64(3) {
+		if chosen := write("buffered", "fdatasync", 7+6*i); chosen != nil {
+			t.Errorf("chose %v where all was named", chosen)
+		}
+	}
+	headers := 0
+	names, err := filepath.Glob(filepath.Join(dir, "*"+segmentSuffix))
+	must(t, err)
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		must(t, err)
+		if h, ok := decodeHeader(b); ok { // the last one may not be prepared yet
+			headers++
+			if h.measured != said {
+				t.Errorf("%s says %+v, want %+v", name, h.measured, said)
+			}
+		}
+	}
+	if headers < 8 {
+		t.Errorf("%d headers in %v", headers, names)
+	}
+
+	// On another device it says nothing, nor does a log of an earlier version.
+	for _, m := range []measured{{device: said.device + 1, io: said.io, buffered: said.buffered, direct: said.direct}, {}} {
+		for _, name := range names {
+			n, _ := parseName(filepath.Base(name), segmentSuffix)
+			f, err := os.OpenFile(name, os.O_RDWR, 0)
+			must(t, err)
+			_, err = f.WriteAt(appendHeader(nil, header{number: n, measured: m}), 0)
+			must(t, errors.Join(err, f.Close()))
+		}
+		if got, _, err := reopen(t, way{"auto", "auto"}); !errors.Is(err, syscall.EISDIR) {
+			t.Errorf("headers that say %+v: %v, %v; want a measurement, which fails here", m, got, err)
+		}
 	}
 }
 
