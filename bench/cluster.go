@@ -141,9 +141,7 @@ func (c *cluster) startMember(m *member) error {
 		return fmt.Errorf("open %s of node %d in %s: %w", c.one.Backend.Label(), m.id, m.dir, err)
 	}
 	m.opened = time.Since(start)
-	if chooser, ok := storage.(backends.Chooser); ok {
-		m.chosen = chooser.Chosen()
-	}
+	m.chosen = chosenBy(storage)
 	if c.one.SlowDisk.Role != "" {
 		storage = &slowedStorage{Storage: storage, disk: &c.slow, node: m.id}
 	}

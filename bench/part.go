@@ -79,6 +79,14 @@ func (c *cluster) part() Part {
 	return p
 }
 
+// chosenBy is what a storage was left to choose; nil where that is nothing.
+func chosenBy(storage backends.Storage) map[string]string {
+	if chooser, ok := storage.(backends.Chooser); ok {
+		return chooser.Chosen()
+	}
+	return nil
+}
+
 // chosen is what the storages of all nodes chose.
 func (c *cluster) chosen() (all []map[string]string) {
 	for _, g := range c.every() {

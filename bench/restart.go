@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -170,6 +171,7 @@ func (o One) restart(ctx context.Context, run *result.Run) (st backends.State, e
 	run.Restart = &result.Restart{
 		Open: time.Since(start), Entries: int64(len(st.Entries)), Bytes: entryBytes(st.Entries), Killed: o.Killed,
 	}
+	run.Chosen = maps.Clone(chosenBy(storage))
 	defer func() { err = errors.Join(err, storage.Close()) }()
 	if st.HardState.GetCommit() > st.LastIndex() {
 		return st, nil // raft would not take it, and verify tells what is lost

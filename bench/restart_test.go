@@ -52,6 +52,9 @@ func TestRestart(t *testing.T) {
 				if v := r.Verified; v == nil || !v.OK || v.Acked != want {
 					t.Errorf("%s: verified %+v", r.ID, v)
 				}
+				if r.Chosen["io"] == "" || r.Chosen["sync"] == "" {
+					t.Errorf("%s: chose %q", r.ID, r.Chosen)
+				}
 			}
 		})
 	}
