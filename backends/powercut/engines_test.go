@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/raftbench/raftbench/backends"
@@ -226,14 +227,47 @@ func TestCancel(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	// Children belong to the thread that started them.
+	if children := children(t); len(children) > 0 {
+		t.Errorf("processes are left: %d", children)
+	}
+}
+
+// children are the processes that this one has started: they belong to its threads.
+func children(t *testing.T) (pids []int) {
 	tasks, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, task := range tasks {
-		if children, err := os.ReadFile(task); err == nil && len(children) > 0 {
-			t.Errorf("processes are left: %s", children)
+		list, _ := os.ReadFile(task) // a thread that has ended has none
+		for _, pid := range strings.Fields(string(list)) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, n)
 		}
+	}
+	return pids
+}
+
+// TestCtrlC: what a terminal sends to this process and its group does not reach an engine,
+// whose end would count as its own.
+func TestCtrlC(t *testing.T) {
+	require(t)
+	seen := 0
+	_, err := powercut.Run(context.Background(), powercut.Config{
+		Backend: controls.Backend(controls.None), Mode: disk.Strict, Cuts: 3, Seed: 1,
+		Progress: func(int) {
+			for _, pid := range children(t) { // the one that waits for its order
+				if group, err := syscall.Getpgid(pid); err != nil || group != pid {
+					t.Errorf("process %d is in the group %d, %v", pid, group, err)
+				}
+				seen++
+			}
+		},
+	})
+	if err != nil || seen == 0 {
+		t.Errorf("%d processes were looked at, %v", seen, err)
 	}
 }

@@ -108,7 +108,7 @@ func (l *life) wait(ctx context.Context, p *process) error {
 	case <-timer.C:
 		l.hung = true
 	case <-ctx.Done():
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	// The disk dies first and answers nothing until the process is killed: no
 	// acknowledgement is made of an answer that a power cut would not have given.

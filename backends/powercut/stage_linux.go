@@ -133,7 +133,8 @@ func (s *stage) start() (*process, error) {
 	p.cmd.Env = append(os.Environ(), childEnv+"="+key)
 	p.cmd.Stdout, p.cmd.Stderr = headWriter{&p.output}, headWriter{&p.output}
 	p.cmd.Stderr = p.cmd.Stdout
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// Ctrl-C is for this process: an engine that it ended would look as if it had ended itself.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if p.orders, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
