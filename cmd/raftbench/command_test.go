@@ -24,7 +24,7 @@ const asCommand = "RAFTBENCH_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
-		registerLossy()
+		registerOthers()
 		main()
 	}
 	os.Exit(m.Run())

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,12 +25,25 @@ import (
 	"github.com/raftbench/raftbench/reports"
 )
 
-// registerLossy adds, to the command that tests run, engines that break their
-// promise: one that remembers nothing, and one that never syncs.
-func registerLossy() {
+// registerOthers adds, to the command that tests run, engines that break their promise: one
+// that remembers nothing, and one that never syncs; and one that keeps it and makes a file
+// where the command runs when it is opened for the third time.
+func registerOthers() {
 	forgetful := mem.Backend
 	forgetful.Name, forgetful.Durability = "forgetful", backends.Synced
-	all.Backends = append(all.Backends, forgetful, controls.Backend(controls.NeverSyncs))
+	counted := controls.Backend(controls.None)
+	open := counted.Open
+	counted.Name, counted.Open = "counted", func(o backends.Options) (backends.Storage, backends.State, error) {
+		for _, name := range []string{"life-1", "life-2", "life-3"} {
+			f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL, 0o600)
+			if err == nil {
+				_ = f.Close() // nothing is written to it
+				break
+			}
+		}
+		return open(o)
+	}
+	all.Backends = append(all.Backends, forgetful, controls.Backend(controls.NeverSyncs), counted)
 }
 
 // tiny is a suite of one run of a store in memory.
@@ -43,7 +57,7 @@ type exitCase struct {
 	says      string                    // part of what it prints
 	before    func(t *testing.T)        // skips or fails where something is missing
 	interrupt string                    // a file in the directory of the command; Ctrl-C comes once it is there,
-	signal    os.Signal                 // or this signal
+	signal    syscall.Signal            // or this signal
 	after     func(*testing.T, outcome) // looks at what else came of it
 }
 
@@ -51,13 +65,11 @@ type exitCase struct {
 func TestExitCodes(t *testing.T) {
 	results := writeResults(t)
 	at := func(name string) string { return filepath.Join(results, name) }
-	cases := slices.Concat(exitsOfRun(t), exitsOfCompare(at), []exitCase{
+	cases := slices.Concat(exitsOfRun(t), exitsOfCompare(at), exitsOfPowercut(at), []exitCase{
 		{name: "list", code: exitOK, args: []string{"list"}, says: "forgetful"},
 		{name: "report", code: exitOK, args: []string{"report", at("before")}, says: "raw"},
 		{name: "report of damage", code: exitFailure, args: []string{"report", at("damaged")}, says: "not a readable raftbench result"},
 		{name: "unknown command", code: exitUsage, args: []string{"measure"}, says: `unknown command "measure"`},
-		{name: "power cuts", code: exitLost, before: requireFUSE, says: "lost, changed, or could not open",
-			args: []string{"powercut", "--backends", "control-never-syncs", "--mode", "strict", "--cuts", "50"}},
 	})
 	seen := map[int]bool{}
 	for _, tc := range cases {
@@ -78,6 +90,7 @@ func (tc exitCase) run(t *testing.T) {
 	}
 	cmd, stdout, stderr := command(t, tc.args...)
 	if tc.interrupt != "" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a shell starts it
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -86,10 +99,11 @@ func (tc exitCase) run(t *testing.T) {
 			_, err := os.Stat(filepath.Join(cmd.Dir, tc.interrupt))
 			return err == nil
 		})
-		if tc.signal == nil {
-			tc.signal = os.Interrupt
+		if tc.signal == 0 {
+			tc.signal = syscall.SIGINT
 		}
-		if err := cmd.Process.Signal(tc.signal); err != nil {
+		// A terminal sends it to all processes of the command that are in its group.
+		if err := syscall.Kill(-cmd.Process.Pid, tc.signal); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait() // its exit code is looked at below
@@ -146,6 +160,51 @@ func exitsOfRun(t *testing.T) []exitCase {
 				}
 			},
 			interrupt: "data/run-001-mem", signal: syscall.SIGHUP, after: nothingIsLeft},
+	}
+}
+
+func exitsOfPowercut(at func(string) string) []exitCase {
+	cuts := func(backend string, more ...string) []string {
+		return append([]string{"powercut", "--backends", backend, "--mode", "strict"}, more...)
+	}
+	return []exitCase{
+		{name: "power cuts", code: exitLost, before: requireFUSE, says: "lost, changed, or could not open",
+			args: cuts("control-never-syncs", "--cuts", "50", "--keep-disks", "kept"), after: diskIsKept},
+		{name: "power cuts before anything was acknowledged", code: exitFailure, before: requireFUSE, says: "nothing was acknowledged",
+			args: cuts("counted", "--cuts", "1", "--seed", nothingAcked, "--keep-disks", "kept"), after: nothingIsKept},
+		{name: "power cuts of a run before anything was acknowledged", code: exitFailure, before: requireFUSE, says: "nothing was acknowledged",
+			args: tiny("--backends", "counted", "--powercut", "1", "--seed", nothingAcked)},
+		{name: "power cuts interrupted", code: exitInterrupted, before: requireFUSE, says: " of 1000000 power cuts of counted, mode strict: interrupt",
+			args: cuts("counted", "--cuts", "1000000"), interrupt: "life-3", after: cutsAreTold},
+		{name: "disks kept in a file", code: exitFailure, args: cuts("raw", "--keep-disks", at("damaged/result.json")), says: "not a directory"},
+		{name: "disks kept where nothing can be", code: exitFailure, args: cuts("raw", "--keep-disks", at("damaged/result.json/disks")), says: "--keep-disks"},
+	}
+}
+
+// nothingAcked is a seed whose first cut is in the first Open of a control.
+const nothingAcked = "3"
+
+func diskIsKept(t *testing.T, o outcome) {
+	if got := left(t, filepath.Join(o.dir, "kept")); !strings.HasPrefix(got, "control-never-syncs-strict-seed1-cut") {
+		t.Errorf("kept: %q", got)
+	}
+}
+
+func nothingIsKept(t *testing.T, o outcome) {
+	if got := left(t, o.dir); strings.Contains(got, "kept") {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
+// cutsAreTold: two lives had ended when the third one was opened.
+func cutsAreTold(t *testing.T, o outcome) {
+	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
+	fields := strings.Fields(lines[len(lines)-1])
+	if len(lines) != 2 || len(fields) != 7 || fields[0] != "counted" {
+		t.Fatalf("printed:\n%s", o.stdout)
+	}
+	if n, err := strconv.Atoi(fields[2]); err != nil || n < 2 || slices.Compare(fields[4:], []string{"0", "0", "0"}) != 0 {
+		t.Errorf("after more than two cuts it printed:\n%s", o.stdout)
 	}
 }
 
@@ -281,6 +340,31 @@ func requireFUSE(t *testing.T) {
 	t.Helper()
 	if err := powercut.Available(); err != nil {
 		unavailable(t, err)
+	}
+}
+
+// TestJudgeCuts: the worst that power cuts showed is told, with why they ended early.
+func TestJudgeCuts(t *testing.T) {
+	good, lost, nothing := result.PowerCut{Cuts: 9, Acked: 9}, result.PowerCut{Cuts: 9, Acked: 9, Lost: 1}, result.PowerCut{Cuts: 9}
+	notOpened := result.PowerCut{Cuts: 9, OpenFailed: 1}
+	stopped := &exitError{exitInterrupted, errors.New("interrupted")}
+	for _, tc := range []struct {
+		rows []result.PowerCut
+		err  error
+		code int
+		says string
+	}{
+		{[]result.PowerCut{good}, nil, exitOK, ""},
+		{[]result.PowerCut{good, nothing}, nil, exitFailure, "nothing was acknowledged"},
+		{[]result.PowerCut{good, nothing}, stopped, exitInterrupted, "interrupted"},
+		{[]result.PowerCut{nothing, lost}, stopped, exitLost, "interrupted"},
+		{[]result.PowerCut{notOpened}, nil, exitLost, "could not open"},
+		{nil, errors.New("no disk"), exitFailure, "no disk"},
+	} {
+		err := judgeCuts(tc.rows, tc.err)
+		if code := exitCode(err); code != tc.code || !strings.Contains(fmt.Sprint(err), tc.says) {
+			t.Errorf("%+v, %v: %v with exit code %d, want %d and %q", tc.rows, tc.err, err, code, tc.code, tc.says)
+		}
 	}
 }
 

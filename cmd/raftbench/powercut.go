@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -44,7 +46,8 @@ store lives on to the next cut.
 In mode strict a name is durable only once its directory was synced; mode ordered
 behaves as ext4 with data=ordered does. Needs root and /dev/fuse.
 
-Exit codes: 0 nothing was lost · 1 error · 2 usage · 3 an engine lost something.`,
+Exit codes: 0 nothing was lost · 1 error, or nothing was acknowledged, which proves nothing ·
+2 usage · 3 an engine lost something · 130 interrupted (what was cut until then is printed).`,
 		Example: `  raftbench powercut --backends etcd-wal,raw --cuts 200 --seed 1
   raftbench powercut --backends bbolt --cuts 1000 --mode strict --json`,
 		Args: noArgs,
@@ -101,28 +104,80 @@ func (a *app) powercut(ctx context.Context, f *powercutFlags) error {
 	if f.cuts < 1 || f.cuts > 1_000_000 || f.first < 1 {
 		return usageErrorf("--cuts %d --first %d: want 1 to 1000000 cuts, the first from 1", f.cuts, f.first)
 	}
+	unused, err := keepDir(f.keep)
+	if err != nil {
+		return err
+	}
+	defer unused()
 	if err := powercut.Available(); err != nil {
 		return fmt.Errorf("power cuts: %w", err)
 	}
+	rows, err := a.cutEach(ctx, bs, modes, f)
+	if len(rows) > 0 {
+		if printErr := a.printCuts(rows, f.json); printErr != nil {
+			return errors.Join(err, printErr)
+		}
+	}
+	return judgeCuts(rows, err)
+}
+
+// cutEach cuts the power of each backend in each mode. The rows hold what was done until an
+// error, too.
+func (a *app) cutEach(ctx context.Context, bs []backends.Backend, modes []disk.Mode, f *powercutFlags) ([]result.PowerCut, error) {
 	var rows []result.PowerCut
-	lost := false
 	for _, b := range bs {
 		for _, mode := range modes {
 			row, err := a.cut(ctx, b, mode, f)
-			if err != nil {
-				return err
+			if row.Cuts > 0 {
+				rows = append(rows, row)
 			}
-			rows = append(rows, row)
-			lost = lost || cutLost(row)
+			if err != nil {
+				return rows, err
+			}
 		}
 	}
-	if err := a.printCuts(rows, f.json); err != nil {
+	return rows, nil
+}
+
+// judgeCuts is the error that power cuts end with; err is why they ended early, if they did.
+func judgeCuts(rows []result.PowerCut, err error) error {
+	if slices.ContainsFunc(rows, cutLost) {
+		return &exitError{exitLost, errors.Join(errors.New("an engine lost, changed, or could not open what it had acknowledged"), err)}
+	}
+	if err != nil {
 		return err
 	}
-	if lost {
-		return &exitError{exitLost, errors.New("an engine lost, changed, or could not open what it had acknowledged")}
+	for _, r := range rows {
+		if r.Acked == 0 {
+			return fmt.Errorf("power cuts of %s, mode %s: nothing was acknowledged before any of them: this proves nothing; make more than %d",
+				backends.FormatName(r.Backend, r.Params), r.Mode, r.Cuts)
+		}
 	}
 	return nil
+}
+
+// keepDir makes sure that disks can be kept in a directory, before any work is done for
+// them. unused removes it where it was made and nothing came.
+func keepDir(dir string) (unused func(), err error) {
+	if dir == "" {
+		return func() {}, nil
+	}
+	_, missing := os.Stat(dir)
+	err = os.MkdirAll(dir, 0o755)
+	if err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(dir, ".raftbench-"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--keep-disks %s: %w", dir, err)
+	}
+	return func() {
+		if missing != nil {
+			_ = os.Remove(dir) // fails where a disk was kept, as it should
+		}
+	}, nil
 }
 
 // tortured are the parameters of a backend that is tortured: those that were
@@ -154,6 +209,9 @@ func (a *app) cut(ctx context.Context, b backends.Backend, mode disk.Mode, f *po
 	})
 	p.clear()
 	if err != nil {
+		if ctx.Err() != nil {
+			return row, &exitError{exitInterrupted, fmt.Errorf("interrupted after %d of %d power cuts of %s, mode %s: %w", row.Cuts, f.cuts, b.Label(), mode, err)}
+		}
 		return row, fmt.Errorf("power cuts of %s, mode %s: %w", b.Label(), mode, err)
 	}
 	return row, nil

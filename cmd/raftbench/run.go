@@ -368,23 +368,12 @@ func (f *runFlags) prepare(spec *bench.Spec, old *result.Result, watch *observat
 
 // cutAll makes the power cuts of --powercut.
 func (a *app) cutAll(ctx context.Context, bs []backends.Backend, f *runFlags) ([]result.PowerCut, error) {
-	var rows []result.PowerCut
 	if f.powercut == 0 {
-		return rows, nil
+		return nil, nil
 	}
-	for _, b := range bs {
-		if b.Durability != backends.Synced {
-			continue
-		}
-		for _, mode := range []disk.Mode{disk.Strict, disk.Ordered} {
-			row, err := a.cut(ctx, b, mode, &powercutFlags{cuts: f.powercut, first: 1, seed: f.seed, json: f.quiet, asMeasured: true})
-			if err != nil {
-				return rows, err
-			}
-			rows = append(rows, row)
-		}
-	}
-	return rows, nil
+	bs = slices.DeleteFunc(slices.Clone(bs), func(b backends.Backend) bool { return b.Durability != backends.Synced })
+	return a.cutEach(ctx, bs, []disk.Mode{disk.Strict, disk.Ordered},
+		&powercutFlags{cuts: f.powercut, first: 1, seed: f.seed, json: f.quiet, asMeasured: true})
 }
 
 // publish writes and prints what was measured, and decides the exit code. runErr
@@ -399,11 +388,14 @@ func (a *app) publish(res *result.Result, runErr error, out *outDir, f *runFlags
 		fmt.Fprintf(a.stderr, "\nreport: %s\n", filepath.Join(out.path, reports.ReportFile))
 	}
 	ended := errors.Join(interrupted(res, runErr), writeErr, printErr)
+	unproved := judgeCuts(res.PowerCuts, nil)
 	switch {
 	case bench.Lost(res) || slices.ContainsFunc(res.PowerCuts, cutLost):
 		return errors.Join(&exitError{exitLost, errors.New("an acknowledged entry was lost or wrong; see the column verified")}, ended)
 	case ended != nil:
 		return ended
+	case unproved != nil:
+		return unproved
 	case f.strict && reports.Verdict(res).Validity == reports.Invalid:
 		return &exitError{exitInvalid, errors.New("the measurement is invalid; the table says why")}
 	case f.strict && idle(res.Runs) != "":
