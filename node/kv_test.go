@@ -120,3 +120,27 @@ func TestQueue(t *testing.T) {
 		t.Errorf("put into a full queue that ended: %v", err)
 	}
 }
+
+// TestQueueEnd: what was added comes out, and nothing is added any more, though there is
+// room; who waited for it is told.
+func TestQueueEnd(t *testing.T) {
+	q := newQueue[int](2)
+	if err := q.put(context.Background(), 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	blocked := make(chan error, 1)
+	go func() { blocked <- q.put(context.Background(), 3) }()
+	poll(t, "put waits for room", q.full)
+	if got := q.end(); len(got) != 2 || got[0] != 1 || got[1] != 2 {
+		t.Errorf("the end returned %v, want what waited", got)
+	}
+	for range 2 {
+		if err := answer(t, blocked); !errors.Is(err, ErrStopped) {
+			t.Errorf("put returned %v, want %v", err, ErrStopped)
+		}
+		blocked <- q.put(context.Background(), 4)
+	}
+	if !q.empty() {
+		t.Error("something was added after the end")
+	}
+}

@@ -403,6 +403,7 @@ func (n *Node) fail(err error) {
 		n.cfg.Logger.Error("node stops", "node", n.cfg.ID, "error", err)
 		n.err.Store(&err) // first: who is refused can ask why
 		n.cancel()
+		n.applied.stop() // nothing more is applied
 		close(n.failed)
 	})
 }

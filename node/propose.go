@@ -9,10 +9,11 @@ import (
 )
 
 // Propose queues payloads to be appended to the log, in order. It blocks only
-// while the queue is full, and, with [RaftRawNode], for as long as raft computes.
-// A proposal may be lost without notice (no leader, a change of leader); who needs
-// to know waits for it to be applied. Until then a payload is the node's and must
-// not be changed; the log has a copy of its own.
+// while the queue is full, and, with [RaftRawNode], for as long as raft computes;
+// where the node stops first it returns [ErrStopped]. A proposal may be lost
+// without notice (no leader, a change of leader, a node that stops); who needs to
+// know waits for it to be applied. Until then a payload is the node's and must not
+// be changed; the log has a copy of its own.
 func (n *Node) Propose(ctx context.Context, payloads ...[]byte) error {
 	if n.raw == nil || n.lead.Load() == raft.None {
 		return n.Enqueue(ctx, payloads...)
@@ -64,6 +65,7 @@ const yieldEvery = 64
 // proposeLoop gathers the proposals that wait into one MsgProp each time raft is
 // ready to take one. While raft handles one, the next gather.
 func (n *Node) proposeLoop() {
+	defer n.proposals.end() // lost, as any proposal may be; who waits for room is told
 	most := n.cfg.MaxBatch
 	if n.raw != nil {
 		most = min(most, yieldEvery)

@@ -8,7 +8,7 @@ import (
 
 // queue hands batches from many producers to one consumer: the consumer takes
 // all that waits at once, so that work gathers while it is busy. It is bounded;
-// put waits for room.
+// put waits for room, and is refused once the consumer has ended.
 type queue[T any] struct {
 	limit int
 
@@ -16,13 +16,15 @@ type queue[T any] struct {
 	items   []T
 	spare   []T // the slice taken last, to be filled again after the next take
 	waiters int // producers that wait for room
+	ended   bool
 
 	ready chan struct{} // holds a token while items wait
 	room  chan struct{} // holds a token after a take that found waiters
+	done  chan struct{} // closed by end
 }
 
 func newQueue[T any](limit int) *queue[T] {
-	return &queue[T]{limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	return &queue[T]{limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // put appends items and wakes the consumer, see add.
@@ -36,10 +38,14 @@ func (q *queue[T]) put(ctx context.Context, items ...T) error {
 
 // add appends items, waiting while the queue is full. A batch larger than the
 // limit is taken when the queue is empty. It does not wake the consumer: that is
-// for who takes them itself, with takeNow.
+// for who takes them itself, with takeNow. After end it returns [ErrStopped].
 func (q *queue[T]) add(ctx context.Context, items []T) error {
 	for {
 		q.mu.Lock()
+		if q.ended {
+			q.mu.Unlock()
+			return ErrStopped
+		}
 		if len(q.items) == 0 || len(q.items)+len(items) <= q.limit {
 			q.items = append(q.items, items...)
 			more := q.waiters > 0 && len(q.items) < q.limit
@@ -54,6 +60,7 @@ func (q *queue[T]) add(ctx context.Context, items []T) error {
 		var err error
 		select {
 		case <-q.room:
+		case <-q.done: // seen above
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		}
@@ -109,6 +116,16 @@ func (q *queue[T]) putBack(items []T) {
 	q.items = append(slices.Clone(items), q.items...)
 	q.mu.Unlock()
 	signal(q.ready)
+}
+
+// end is the consumer's last call: it returns what waits. Whatever was added is
+// either taken, here at the latest, or its producer is told.
+func (q *queue[T]) end() []T {
+	q.mu.Lock()
+	q.ended = true
+	q.mu.Unlock()
+	close(q.done)
+	return q.takeNow()
 }
 
 // empty reports whether nothing waits.

@@ -17,7 +17,8 @@ const readRetry = 500 * time.Millisecond
 // ReadIndex calls done once a read of the state machine would be linearizable
 // with this call: a majority confirmed the leader after the call, and what was
 // committed then is applied here. done runs on the node's goroutine and gets
-// [ErrStopped] if the node stops first. Reads that wait share one round.
+// [ErrStopped] if the node stops first, by itself too; it is called once, unless
+// ReadIndex returns an error. Reads that wait share one round.
 func (n *Node) ReadIndex(ctx context.Context, done func(error)) error {
 	select {
 	case <-n.stopc:
@@ -29,6 +30,11 @@ func (n *Node) ReadIndex(ctx context.Context, done func(error)) error {
 
 // readLoop serves all reads that wait with one read index, as etcd does.
 func (n *Node) readLoop() {
+	defer func() {
+		for _, done := range n.reads.end() {
+			done(ErrStopped)
+		}
+	}()
 	// Requests of an earlier life of this node may still be under way, and an answer
 	// to one of them, taken for that to one of this life's, would allow a read of
 	// what was committed back then. So no two lives count from the same number (as
