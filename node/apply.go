@@ -80,6 +80,7 @@ func (n *Node) applyAll(ap apply) error {
 	if err := n.applyEntries(ap.entries); err != nil {
 		return err
 	}
+	n.discardPassed()
 	if ap.notifyc != nil && !n.waitFor(ap.notifyc) {
 		return nil
 	}

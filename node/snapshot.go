@@ -124,7 +124,6 @@ func (n *Node) takeSnapshot(index, keep uint64, cs *raftpb.ConfState, encode fun
 func (n *Node) snapshotTaken(snap *raftpb.Snapshot, keep uint64) error {
 	index := snap.GetMetadata().GetIndex()
 	n.snapshots.newest.Store(index)
-	n.discardPassed()
 	if err := n.cfg.Storage.Release(snap); err != nil {
 		return fmt.Errorf("release the log up to snapshot %d: %w", index, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -25,7 +26,8 @@ import (
 //   - A MsgSnap that arrives is staged, on the transport's goroutine, before raft
 //     gets the message. The loop then saves what was staged, where it would have
 //     called SaveSnap: the bytes are on disk already, so the loop does not stand
-//     still while they are written. What raft does not want is discarded.
+//     still while they are written. What raft cannot want is not staged, what it
+//     did not want is discarded.
 //   - The state machine restores from a reader of the saved snapshot, which was
 //     opened before a Release could remove it.
 //
@@ -37,6 +39,8 @@ type streaming struct {
 	mu     sync.Mutex
 	staged map[snapshotID]backends.StagedSnap // received, and not yet saved
 	open   map[snapshotID]openSnapshot        // saved, and not yet restored
+
+	waiting atomic.Int64 // len(staged), for who only looks whether there is one
 }
 
 type snapshotID struct{ index, term uint64 }
@@ -142,6 +146,9 @@ func (n *Node) ProcessSnapshot(ctx context.Context, m *raftpb.Message, data io.R
 		return fmt.Errorf("node %d: snapshot from removed member %d", n.cfg.ID, m.GetFrom())
 	}
 	meta := m.GetSnapshot().GetMetadata()
+	if meta.GetIndex() <= n.committed.Load() {
+		return n.answerOld(ctx, m, data, size)
+	}
 	if n.stream == nil {
 		whole, err := readSnapshot(data, size)
 		if err != nil {
@@ -159,38 +166,78 @@ func (n *Node) ProcessSnapshot(ctx context.Context, m *raftpb.Message, data io.R
 	return n.Process(ctx, m)
 }
 
+// answerOld has raft answer a snapshot that was sent again, or came late: it ignores
+// what is committed here, and says how far that is. The Data is read to its end, as
+// the sender expects, and kept nowhere.
+func (n *Node) answerOld(ctx context.Context, m *raftpb.Message, data io.Reader, size int64) error {
+	index := m.GetSnapshot().GetMetadata().GetIndex()
+	if err := n.Process(ctx, m); err != nil {
+		return err
+	}
+	got, err := io.Copy(io.Discard, stoppingReader{data, n.ctx})
+	if err == nil && got != size {
+		err = fmt.Errorf("%d bytes, announced were %d", got, size)
+	}
+	if err != nil {
+		return fmt.Errorf("node %d: read past snapshot %d: %w", n.cfg.ID, index, err)
+	}
+	return nil
+}
+
 // keepStaged keeps what was received until the loop saves it, in place of what
 // was received of the same snapshot before. Stop discards what is left: it closes
 // the transport, which calls this, first.
 func (n *Node) keepStaged(id snapshotID, staged backends.StagedSnap) {
-	n.discardPassed()
 	n.stream.mu.Lock()
-	defer n.stream.mu.Unlock()
 	if before := n.stream.staged[id]; before != nil {
 		n.discard(before)
 	}
 	n.stream.staged[id] = staged
+	n.stream.count()
+	n.stream.mu.Unlock()
+	// The apply side may have passed it meanwhile, and have looked before it was there.
+	n.discard(n.stream.takePassed(n.applied.get())...)
 }
 
-// discardPassed discards what was received and raft did not want: the node has a
-// newer snapshot.
+// count follows a change of staged; mu is held.
+func (s *streaming) count() { s.waiting.Store(int64(len(s.staged))) }
+
+// takePassed is what was received and raft did not want: it was of an earlier term, or
+// the log held its last entry. Raft takes no snapshot at or below the commit index, and
+// what it takes is saved before the state machine gets there; so nothing that is applied
+// can still be asked for.
+func (s *streaming) takePassed(applied uint64) (passed []backends.StagedSnap) {
+	if s.waiting.Load() == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, staged := range s.staged {
+		if id.index <= applied {
+			passed = append(passed, staged)
+			delete(s.staged, id)
+		}
+	}
+	s.count()
+	return passed
+}
+
+// discardPassed discards what the apply side has passed, on a goroutine of its own: to
+// remove a file may take long.
 func (n *Node) discardPassed() {
 	if n.stream == nil {
 		return
 	}
-	n.stream.mu.Lock()
-	defer n.stream.mu.Unlock()
-	for id, s := range n.stream.staged {
-		if id.index <= n.snapshots.newest.Load() {
-			n.discard(s)
-			delete(n.stream.staged, id)
-		}
+	if passed := n.stream.takePassed(n.applied.get()); len(passed) > 0 {
+		n.goRun(func() { n.discard(passed...) })
 	}
 }
 
-func (n *Node) discard(s backends.StagedSnap) {
-	if err := s.Discard(); err != nil {
-		n.cfg.Logger.Warn("a snapshot that is not needed stays on disk until the next start", "node", n.cfg.ID, "error", err)
+func (n *Node) discard(staged ...backends.StagedSnap) {
+	for _, s := range staged {
+		if err := s.Discard(); err != nil {
+			n.cfg.Logger.Warn("a snapshot that is not needed stays on disk until the next start", "node", n.cfg.ID, "error", err)
+		}
 	}
 }
 
@@ -204,6 +251,7 @@ func (n *Node) saveInstalled(snap *raftpb.Snapshot) error {
 	n.stream.mu.Lock()
 	staged := n.stream.staged[id]
 	delete(n.stream.staged, id)
+	n.stream.count()
 	n.stream.mu.Unlock()
 	if staged == nil {
 		return n.cfg.Storage.SaveSnap(snap) // whole, and empty

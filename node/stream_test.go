@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/raftbench/raftbench/backends"
 	"github.com/raftbench/raftbench/node"
@@ -21,6 +23,7 @@ import (
 type keptStreams struct{ *kept }
 
 func (k *keptStreams) StageSnap(meta *raftpb.SnapshotMetadata, size int64, data io.Reader) (backends.StagedSnap, error) {
+	k.stages.Add(1)
 	b, err := io.ReadAll(iotest.HalfReader(data))
 	if err == nil && int64(len(b)) != size {
 		err = fmt.Errorf("%d bytes, announced were %d", len(b), size)
@@ -77,6 +80,7 @@ func (c *counted) RestoreStream(data io.Reader, size int64) error {
 // streamCounts are what a keptStreams saw.
 type streamCounts struct {
 	staged, open atomic.Int64 // now
+	stages       atomic.Int64 // begun, ever
 	streamed     atomic.Int64 // snapshots saved
 }
 
@@ -163,6 +167,117 @@ func (g *group) bringBack(gone uint64) {
 	}
 	g.propose(301, 351)
 	g.settled(350)
+}
+
+// answers passes on what nodes answer to appends and snapshots.
+type answers struct {
+	node.Network
+	seen chan *raftpb.Message
+}
+
+func (a *answers) Join(id uint64, r node.Receiver) (node.Transport, error) {
+	t, err := a.Network.Join(id, r)
+	return &answersOf{t, a.seen}, err
+}
+
+type answersOf struct {
+	node.Transport
+	seen chan *raftpb.Message
+}
+
+func (a *answersOf) Send(msgs []*raftpb.Message) {
+	for _, m := range msgs {
+		if m.GetType() == raftpb.MsgAppResp {
+			a.seen <- proto.Clone(m).(*raftpb.Message)
+		}
+	}
+	a.Transport.Send(msgs)
+}
+
+// snapshotTo is a MsgSnap of a snapshot at index, from node from of a term.
+func snapshotTo(to, from, term, index uint64) *raftpb.Message {
+	return &raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: &from, To: &to, Term: &term, Snapshot: &raftpb.Snapshot{
+		Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: proto.Uint64(1), ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}}}}
+}
+
+// TestOldSnapshot: a snapshot of what is committed already, which was sent again or came
+// late, is answered with the commit index, and written nowhere.
+func TestOldSnapshot(t *testing.T) {
+	loops(t, func(t *testing.T, d drive) {
+		for _, streams := range []bool{true, false} {
+			seen := make(chan *raftpb.Message, 10_000)
+			g := streamGroup(t, d, &answers{mem.New(mem.Options{}), seen}, streams, streams)
+			g.propose(1, 51)
+			g.settled(50)
+			const to, from = 1, 2
+			commit := g.nodes[to].Status().Committed
+			term := g.nodes[to].Status().Term + 100 // no election comes between
+			data := strings.NewReader("what nobody needs")
+			if err := g.nodes[to].ProcessSnapshot(context.Background(), snapshotTo(to, from, term, 30), data, data.Size()); err != nil {
+				t.Fatal(err)
+			}
+			if data.Len() > 0 {
+				t.Errorf("%d bytes of the stream were not read", data.Len())
+			}
+			if n := g.disks[to].stages.Load(); n > 0 {
+				t.Errorf("%d snapshots were staged, want none", n)
+			}
+			var answer *raftpb.Message
+			g.until("an answer", func() bool {
+				select {
+				case answer = <-seen:
+					return answer.GetFrom() == to && answer.GetTerm() == term
+				default:
+					return false
+				}
+			})
+			if answer.GetReject() || answer.GetIndex() < commit {
+				t.Errorf("the answer is %v, want index %d or more", answer, commit)
+			}
+			for _, announced := range []int64{data.Size() - 1, data.Size() + 1} {
+				data.Reset("what nobody needs")
+				if err := g.nodes[to].ProcessSnapshot(context.Background(), snapshotTo(to, from, term, 30), data, announced); err == nil {
+					t.Errorf("%d bytes were taken for the %d announced", data.Size(), announced)
+				}
+			}
+		}
+	})
+}
+
+// TestUnusedSnapshot: a snapshot that raft did not want is discarded when the state machine
+// has passed it, also where that was while it was received.
+func TestUnusedSnapshot(t *testing.T) {
+	loops(t, func(t *testing.T, d drive) {
+		g := streamGroup(t, d, mem.New(mem.Options{}), true, true)
+		g.propose(1, 51)
+		g.settled(50)
+		lead := g.leader().Status()
+		to := lead.ID%3 + 1
+		n, disk := g.nodes[to], g.disks[to]
+		// Of an earlier term, which raft ignores.
+		receive := func(index uint64, data io.Reader, size int64) error {
+			return n.ProcessSnapshot(context.Background(), snapshotTo(to, lead.ID, lead.Term-1, index), data, size)
+		}
+		late, pipe := io.Pipe()
+		received := make(chan error, 1)
+		at := n.Status().Applied + 10
+		go func() { received <- receive(at, late, 4) }()
+		if err := receive(at, strings.NewReader("data"), 4); err != nil {
+			t.Fatal(err)
+		}
+		g.until("one is staged, the other is being received", func() bool { return disk.stages.Load() == 2 && disk.staged.Load() == 1 })
+		g.propose(51, 71)
+		g.until("the one that was staged is discarded", func() bool { return disk.staged.Load() == 0 })
+		if _, err := pipe.Write([]byte("data")); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(pipe.Close(), <-received); err != nil {
+			t.Fatal(err)
+		}
+		if left := disk.staged.Load(); left != 0 {
+			t.Errorf("%d snapshots stay that were passed while they came", left)
+		}
+	})
 }
 
 // TestKVStream: the stream is the encoding, and restores the same state.
