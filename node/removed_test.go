@@ -1,8 +1,10 @@
 package node
 
 import (
+	"context"
 	"testing"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -21,5 +23,34 @@ func TestHaveReturned(t *testing.T) {
 		if n.isRemoved(id) != want {
 			t.Errorf("node %d is removed: %v", id, !want)
 		}
+	}
+}
+
+// TestRestoreHearsReturned: a node that restores a snapshot hears the members that it
+// names, without a change of membership of its own.
+func TestRestoreHearsReturned(t *testing.T) {
+	h := newHarness(false)
+	h.n.removed.Store(&map[uint64]struct{}{4: {}, 5: {}})
+	snap := snapshotAt(7)
+	snap.Metadata.ConfState = &raftpb.ConfState{Voters: []uint64{1, 4}}
+	ap := newApply(raft.Ready{Snapshot: snap})
+	ap.notifyc <- struct{}{} // it is durable
+	if err := h.n.restore(ap); err != nil {
+		t.Fatal(err)
+	}
+	from := func(id uint64) error {
+		m := msg(raftpb.MsgHeartbeat, 1)
+		m.From = &id
+		return h.n.Process(context.Background(), m)
+	}
+	if err := from(4); err != nil {
+		t.Errorf("a message of a member that returned: %v", err)
+	}
+	if from(5) == nil {
+		t.Error("a message of a removed member was taken")
+	}
+	sent := h.n.processMessages([]*raftpb.Message{msg(raftpb.MsgHeartbeat, 4), msg(raftpb.MsgHeartbeat, 5)})
+	if len(sent) != 1 || sent[0].GetTo() != 4 {
+		t.Errorf("%d messages are sent, want the one to the member that returned", len(sent))
 	}
 }
