@@ -496,6 +496,36 @@ func TestStorageFailure(t *testing.T) {
 	})
 }
 
+// TestStalledSave: while the leader's Save stands, more proposals than the queue holds
+// are taken, and neither refused nor lost: their callers measure how long they take.
+func TestStalledSave(t *testing.T) {
+	for _, d := range []drive{{node.LoopReady, node.RaftRawNode}, {node.LoopAsync, node.RaftNode}} {
+		t.Run(fmt.Sprintf("%s/%s", d.loop, d.raft), func(t *testing.T) {
+			g := newGroup(t, d, 1)
+			lead := g.leader()
+			const batches, batch = 18, 4096 // the queue holds 65,536
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			g.disks[1].mu.Lock()
+			for b := range uint64(batches) {
+				payloads := make([][]byte, batch)
+				for i := range payloads {
+					payloads[i] = payload(b*batch + uint64(i) + 1)
+				}
+				if err := lead.Propose(ctx, payloads...); err != nil {
+					g.disks[1].mu.Unlock()
+					t.Fatalf("batch %d: %v", b, err)
+				}
+			}
+			if n := g.kvs[1].n.Load(); n > 0 {
+				t.Errorf("%d proposals were applied while Save stood", n)
+			}
+			g.disks[1].mu.Unlock()
+			g.settled(batches * batch)
+		})
+	}
+}
+
 func TestConfig(t *testing.T) {
 	ok := func() node.Config {
 		return node.Config{ID: 1, Peers: []uint64{1}, Storage: &kept{}, StateMachine: node.NewKV(1), Network: mem.New(mem.Options{})}

@@ -100,12 +100,14 @@ const (
 	maxSizePerMsg   = 1 << 20
 	maxInflightMsgs = 4096 / 8
 	// Bounds of the queues. Beyond them Propose and ReadIndex block the caller,
-	// and the async loop waits for its append thread.
+	// and the async loop waits for its append thread. Proposals wait in theirs
+	// while there is no leader, and for raft to compute; what raft has taken is not
+	// counted, see MaxUncommittedEntriesSize in startRaft.
 	maxPendingProposals = 1 << 16
 	maxPendingReads     = 1 << 16
 	maxPendingAppends   = 1 << 10
 	// applyQueue bounds the Readys that wait for the apply side; beyond it the
-	// loop waits, so that memory stays bounded when the state machine is slow.
+	// loop waits for a state machine that is slow.
 	applyQueue = 64
 )
 
@@ -352,18 +354,27 @@ func (n *Node) load() (*raft.MemoryStorage, error) {
 // startRaft starts raft: a new cluster, or one that was stored.
 func (n *Node) startRaft(mem *raft.MemoryStorage, isNew bool) (err error) {
 	rc := &raft.Config{
-		ID:                        n.cfg.ID,
-		ElectionTick:              n.cfg.ElectionTicks,
-		HeartbeatTick:             n.cfg.HeartbeatTicks,
-		Storage:                   mem,
-		Applied:                   n.applied.get(),
-		AsyncStorageWrites:        n.cfg.Loop == LoopAsync,
-		MaxSizePerMsg:             maxSizePerMsg,
-		MaxInflightMsgs:           maxInflightMsgs,
-		CheckQuorum:               true,
-		PreVote:                   true,
-		Logger:                    raftLogger{n.cfg.Logger.With("node", n.cfg.ID)},
-		MaxUncommittedEntriesSize: 0, // no limit: proposals are bounded before they reach raft
+		ID:                 n.cfg.ID,
+		ElectionTick:       n.cfg.ElectionTicks,
+		HeartbeatTick:      n.cfg.HeartbeatTicks,
+		Storage:            mem,
+		Applied:            n.applied.get(),
+		AsyncStorageWrites: n.cfg.Loop == LoopAsync,
+		MaxSizePerMsg:      maxSizePerMsg,
+		MaxInflightMsgs:    maxInflightMsgs,
+		CheckQuorum:        true,
+		PreVote:            true,
+		Logger:             raftLogger{n.cfg.Logger.With("node", n.cfg.ID)},
+		// No limit, as in etcd: what raft holds while a Save stands is bounded by who
+		// proposes (a load by its clients, or by load.Config.MaxInFlight; what timed out
+		// there stays here until it is applied). A limit would change what is measured.
+		// Operations that meet a stalled disk are the slowest there are, and an open loop
+		// counts them from when they were intended. Raft drops what is beyond its limit:
+		// they would end at their timeout, not when the disk is back. Refused, they would
+		// be errors and no latencies; made to wait in Propose, they would be lag, and
+		// the generator would seem to be late. (etcd's ErrTooManyRequests bounds what is
+		// committed and not applied, which a Save that stands does not let grow.)
+		MaxUncommittedEntriesSize: 0,
 	}
 	var peers []raft.Peer
 	if isNew {

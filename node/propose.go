@@ -14,6 +14,9 @@ import (
 // without notice (no leader, a change of leader, a node that stops); who needs to
 // know waits for it to be applied. Until then a payload is the node's and must not
 // be changed; the log has a copy of its own.
+//
+// The queue empties into raft's log, which takes all there is while a Save stands:
+// it is the caller who bounds what he has under way.
 func (n *Node) Propose(ctx context.Context, payloads ...[]byte) error {
 	if n.raw == nil || n.lead.Load() == raft.None {
 		return n.Enqueue(ctx, payloads...)
