@@ -176,6 +176,9 @@ func exitsOfPowercut(at func(string) string) []exitCase {
 			args: tiny("--backends", "counted", "--powercut", "1", "--seed", nothingAcked)},
 		{name: "power cuts interrupted", code: exitInterrupted, before: requireFUSE, says: " of 1000000 power cuts of counted, mode strict: interrupt",
 			args: cuts("counted", "--cuts", "1000000"), interrupt: "life-3", after: cutsAreTold},
+		{name: "faults interrupted", code: exitInterrupted, before: requireFUSE, says: "interrupted after 0 of the faults of counted: interrupt",
+			args: []string{"faults", "--backends", "counted", "--runs", "1000000"}, interrupt: "life-3"},
+		{name: "an unknown fault", code: exitUsage, before: requireFUSE, args: []string{"faults", "--backends", "raw", "--fault", "gremlin"}, says: "want one of "},
 		{name: "disks kept in a file", code: exitFailure, args: cuts("raw", "--keep-disks", at("damaged/result.json")), says: "not a directory"},
 		{name: "disks kept where nothing can be", code: exitFailure, args: cuts("raw", "--keep-disks", at("damaged/result.json/disks")), says: "--keep-disks"},
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -271,7 +272,7 @@ Exit codes: 0 · 1 error · 2 usage · 3 an engine went on or lost something.`,
 	fl.StringVar(&f.backends, "backends", durableBackends, "names from 'raftbench list'")
 	fl.IntVar(&f.runs, "runs", 5, "runs of each fault, at different moments")
 	fl.Int64Var(&f.seed, "seed", 1, "of workload and moments")
-	fl.StringArrayVar(&f.only, "fault", nil, "inject only this one; repeatable")
+	fl.StringArrayVar(&f.only, "fault", nil, "inject only this one, by its name in the table; repeatable")
 	fl.StringVar(&f.dir, "dir", "", "where the mount point goes (default: the directory for temporary files)")
 	fl.BoolVar(&f.json, "json", false, "print JSON: {\"faults\": […]}")
 	return cmd
@@ -288,6 +289,28 @@ func (a *app) faults(ctx context.Context, f *faultFlags) error {
 	if err := powercut.Available(); err != nil {
 		return fmt.Errorf("disk faults: %w", err)
 	}
+	for _, name := range f.only {
+		if !slices.Contains(powercut.FaultNames(), name) {
+			return usageErrorf("--fault %q: want one of %s", name, strings.Join(powercut.FaultNames(), ", "))
+		}
+	}
+	rows, err := a.faultEach(ctx, bs, f)
+	if len(rows) > 0 {
+		if printErr := a.printFaults(rows, f.json); printErr != nil {
+			return errors.Join(err, printErr)
+		}
+	}
+	for _, r := range rows {
+		if !r.OK {
+			return &exitError{exitLost, errors.Join(fmt.Errorf("%s, %s: %s: %s", r.Backend, r.Fault, r.Outcome, r.Detail), err)}
+		}
+	}
+	return err
+}
+
+// faultEach breaks the disk under each backend. The rows hold what was done until an error,
+// too.
+func (a *app) faultEach(ctx context.Context, bs []backends.Backend, f *faultFlags) ([]result.Fault, error) {
 	var rows []result.Fault
 	p := newProgress(a.stderr, f.json)
 	for _, b := range bs {
@@ -296,20 +319,15 @@ func (a *app) faults(ctx context.Context, f *faultFlags) error {
 			Progress: func(fault string) { p.line(b.Label() + "  " + fault) },
 		})
 		p.clear()
-		if err != nil {
-			return fmt.Errorf("disk faults of %s: %w", b.Label(), err)
-		}
 		rows = append(rows, got...)
-	}
-	if err := a.printFaults(rows, f.json); err != nil {
-		return err
-	}
-	for _, r := range rows {
-		if !r.OK {
-			return &exitError{exitLost, fmt.Errorf("%s, %s: %s: %s", r.Backend, r.Fault, r.Outcome, r.Detail)}
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return rows, &exitError{exitInterrupted, fmt.Errorf("interrupted after %d of the faults of %s: %w", len(got), b.Label(), context.Cause(ctx))}
+		case err != nil:
+			return rows, fmt.Errorf("disk faults of %s: %w", b.Label(), err)
 		}
 	}
-	return nil
+	return rows, nil
 }
 
 func (a *app) printFaults(rows []result.Fault, asJSON bool) error {
