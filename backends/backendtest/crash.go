@@ -29,32 +29,75 @@ func testKill(e *env) {
 	acked := 0
 	for life := range e.limits.lives {
 		c := e.startChild(childSpec{Crash: &crashSpec{Dir: dir, Seed: seed, Life: uint64(life)}})
-		acked += e.liveAndDie(c, m, 1+rng.IntN(150), time.Duration(rng.IntN(1500))*time.Microsecond)
-		storage, state, err := e.b.Open(backends.Options{Dir: dir})
-		if err != nil {
-			e.Fatalf("life %d was killed, and Open then returned %v; want everything that was acknowledged\n%s", life, err, m.pendingText())
-		}
-		problem := m.check(state)
-		if problem == "" {
-			if err := restartable(state); err != nil {
-				problem = fmt.Sprintf("a raft node cannot start: %v", err)
+		last, pause := acked+1+rng.IntN(150), time.Duration(rng.IntN(1500))*time.Microsecond
+		e.liveAndDie(c, m, func(done bool) (time.Duration, bool) {
+			if done {
+				acked++
 			}
-		}
-		if err := storage.Close(); err != nil {
-			e.Fatalf("Close after a kill: %v", err)
-		}
-		if problem != "" {
-			e.Fatalf("life %d was killed (seed %d), and Open then returned something else than was acknowledged: %s\n%s",
-				life, seed, problem, m.pendingText())
-		}
-		m.adopt(state)
+			return pause, done && acked == last
+		})
+		e.checkKilled(dir, m, life, seed)
 	}
 	e.Logf("%d lives, %d acknowledged calls", e.limits.lives, acked)
 }
 
-// liveAndDie follows a child's reports until it has acknowledged n calls, kills
-// it after the given pause, and takes note of the rest of its reports.
-func (e *env) liveAndDie(c *child, m *crashModel, n int, pause time.Duration) (acked int) {
+// checkKilled opens what a killed life left, and goes on from that.
+func (e *env) checkKilled(dir string, m *crashModel, life, seed int) {
+	e.Helper()
+	storage, state, err := e.b.Open(backends.Options{Dir: dir})
+	if err != nil {
+		e.Fatalf("life %d was killed, and Open then returned %v; want everything that was acknowledged\n%s", life, err, m.pendingText())
+	}
+	problem := m.check(state)
+	if problem == "" {
+		if err := restartable(state); err != nil {
+			problem = fmt.Sprintf("a raft node cannot start: %v", err)
+		}
+	}
+	if err := storage.Close(); err != nil {
+		e.Fatalf("Close after a kill: %v", err)
+	}
+	if problem != "" {
+		e.Fatalf("life %d was killed (seed %d), and Open then returned something else than was acknowledged: %s\n%s",
+			life, seed, problem, m.pendingText())
+	}
+	m.adopt(state)
+}
+
+// testKillInOverwrite kills a child while a Save replaces a long tail by a few entries and
+// commits them: none of what it replaces may be found committed, however much of it is
+// still there.
+func testKillInOverwrite(e *env) {
+	const seed = 1
+	rng := rand.New(rand.NewPCG(seed, 0))
+	dir := e.TempDir()
+	m := newCrashModel()
+	m.size = smallSize
+	for life := range e.limits.lives {
+		c := e.startChild(childSpec{Crash: &crashSpec{Dir: dir, Seed: seed, Life: uint64(life), LongTails: true}})
+		// In the second such Save, at a moment drawn from the time that the first one took.
+		var begun time.Time
+		var took time.Duration
+		e.liveAndDie(c, m, func(done bool) (time.Duration, bool) {
+			op := m.pending["loop"]
+			switch replaces := op.n > 0 && m.terms[op.first] != 0; {
+			case replaces && took == 0:
+				begun = time.Now()
+			case replaces:
+				return time.Duration(rng.Int64N(int64(took))), true
+			case done && !begun.IsZero() && took == 0:
+				took = max(time.Since(begun), 1)
+			}
+			return 0, false
+		})
+		e.checkKilled(dir, m, life, seed)
+	}
+}
+
+// liveAndDie follows a child's reports until when says, after each of them, that it is to
+// be killed after a pause; then it kills it and takes note of the rest of its reports. done
+// says that the report acknowledged a call.
+func (e *env) liveAndDie(c *child, m *crashModel, when func(done bool) (pause time.Duration, kill bool)) {
 	e.Helper()
 	defer c.kill()
 	var dying <-chan time.Time
@@ -66,16 +109,13 @@ func (e *env) liveAndDie(c *child, m *crashModel, n int, pause time.Duration) (a
 				if dying == nil {
 					e.Fatalf("the process that used the storage died by itself:\n%s", c.lastWords())
 				}
-				return acked
+				return
 			}
 			done, err := m.note(line)
 			if err != nil {
 				e.Fatalf("%v", err)
 			}
-			if done {
-				acked++
-			}
-			if acked == n && dying == nil {
+			if pause, kill := when(done); kill && dying == nil {
 				dying = time.After(pause)
 			}
 		case <-dying:
@@ -114,11 +154,14 @@ func crashSize(index, term uint64) int {
 	return r.IntN(3000)
 }
 
-func crashEntries(first, n, term uint64) []*raftpb.Entry {
+// smallSize is that of the entries of a long tail.
+func smallSize(uint64, uint64) int { return 20 }
+
+func crashEntries(first, n, term uint64, size func(index, term uint64) int) []*raftpb.Entry {
 	ents := make([]*raftpb.Entry, n)
 	for i := range ents {
 		index := first + uint64(i)
-		ents[i] = entry(index, term, crashSize(index, term))
+		ents[i] = entry(index, term, size(index, term))
 	}
 	return ents
 }
@@ -131,6 +174,7 @@ func crashSnap(index, term uint64) *raftpb.Snapshot {
 type crashSpec struct {
 	Dir        string
 	Seed, Life uint64
+	LongTails  bool // only appends long tails, and replaces them
 }
 
 // do uses the storage until the process is killed.
@@ -143,7 +187,7 @@ func (c *crashSpec) do(b backends.Backend, r *reporter) {
 	l := &crashLife{
 		s: storage, r: r, rng: rand.New(rand.NewPCG(c.Seed, c.Life+1)),
 		hs: state.HardState, last: state.LastIndex(), snapshots: make(chan *raftpb.Snapshot, 1),
-		terms: map[uint64]uint64{},
+		terms: map[uint64]uint64{}, size: crashSize,
 	}
 	for _, e := range state.Entries {
 		l.terms[e.GetIndex()] = e.GetTerm()
@@ -155,6 +199,12 @@ func (c *crashSpec) do(b backends.Backend, r *reporter) {
 	go l.applySide()
 	// A new term, as a restarted node would see.
 	l.save(l.hs.GetTerm()+1, 1, 0, 0, l.hs.GetCommit())
+	if c.LongTails {
+		l.size = smallSize
+		for {
+			l.replaceTail()
+		}
+	}
 	for {
 		l.step()
 	}
@@ -171,6 +221,7 @@ type crashLife struct {
 	// terms of the entries, from the newest snapshot that the loop knows.
 	terms    map[uint64]uint64
 	snapshot uint64
+	size     func(index, term uint64) int // of an entry
 
 	// apply is held while the apply side uses the storage: the loop waits for it
 	// before it installs a snapshot.
@@ -194,7 +245,8 @@ func (l *crashLife) step() {
 		n := 1 + l.rng.Uint64N(6)
 		l.save(term, l.last+1, n, term, l.between(commit, l.last))
 	case p < 65 && l.last > commit:
-		l.save(term+1, l.between(commit+1, l.last), 1+l.rng.Uint64N(8), term+1, commit)
+		first, n := l.between(commit+1, l.last), 1+l.rng.Uint64N(8)
+		l.save(term+1, first, n, term+1, l.between(commit, first+n-1))
 	case p < 80:
 		l.save(term, 0, 0, 0, l.between(commit, l.last))
 	case p < 84:
@@ -215,11 +267,20 @@ func (l *crashLife) step() {
 	}
 }
 
+// replaceTail appends a long tail and replaces all but some of it by a few entries, all of
+// which are committed then.
+func (l *crashLife) replaceTail() {
+	term, commit := l.hs.GetTerm(), l.hs.GetCommit()
+	l.save(term, l.last+1, longTail, term, commit)
+	first, n := commit+1+l.rng.Uint64N(5), 1+l.rng.Uint64N(8)
+	l.save(term+1, first, n, term+1, first+n-1)
+}
+
 func (l *crashLife) between(lo, hi uint64) uint64 { return lo + l.rng.Uint64N(hi-lo+1) }
 
 func (l *crashLife) save(hsTerm, first, n, term, commit uint64) {
 	op := crashOp{kind: "save", first: first, n: n, term: term, hsTerm: hsTerm, vote: hsTerm % 3, commit: commit}
-	ents := crashEntries(first, n, term)
+	ents := crashEntries(first, n, term, l.size)
 	l.call("loop", op, func() error { return l.s.Save(op.hardState(), ents) })
 	l.hs = op.hardState()
 	if n > 0 {
@@ -272,10 +333,11 @@ type crashModel struct {
 	terms              map[uint64]uint64 // of every acknowledged entry
 	snapIndex, snapTrm uint64            // the newest acknowledged snapshot
 	pending            map[string]crashOp
+	size               func(index, term uint64) int // of an entry
 }
 
 func newCrashModel() *crashModel {
-	return &crashModel{hs: &raftpb.HardState{}, terms: map[uint64]uint64{}, pending: map[string]crashOp{}}
+	return &crashModel{hs: &raftpb.HardState{}, terms: map[uint64]uint64{}, pending: map[string]crashOp{}, size: crashSize}
 }
 
 func (m *crashModel) pendingText() string { return fmt.Sprintf("in flight: %v", m.pending) }
@@ -361,7 +423,8 @@ func (m *crashModel) check(state backends.State) string {
 }
 
 // checkEntries: everything acknowledged above the snapshot is there, and nothing
-// that was never saved.
+// that was never saved; and what a Save was replacing is not committed, as the commit
+// index that comes with it counts the entries that replace it.
 func (m *crashModel) checkEntries(state backends.State, snapIndex uint64, installed bool) string {
 	// What Save was replacing is free to go, and so is a log that a snapshot
 	// replaced.
@@ -376,7 +439,10 @@ func (m *crashModel) checkEntries(state backends.State, snapIndex uint64, instal
 		if !isOld && !isNew {
 			return fmt.Sprintf("entry %d has term %d, want term %d (0: no such entry)", i, term, m.terms[i])
 		}
-		if want := payload(i, term, crashSize(i, term)); !bytes.Equal(e.Data, want) {
+		if !isNew && saving && i >= flight.first && i <= state.HardState.GetCommit() {
+			return fmt.Sprintf("entry %d of term %d is committed (%s), and was being replaced", i, term, hardState(state.HardState))
+		}
+		if want := payload(i, term, m.size(i, term)); !bytes.Equal(e.Data, want) {
 			return fmt.Sprintf("entry %d has other Data (%s)", i, bytesDiffer(e.Data, want))
 		}
 	}
@@ -419,7 +485,9 @@ func (m *crashModel) checkHardState(got *raftpb.HardState, snapIndex, lastTerm u
 
 // adopt takes what was found as what the next life must keep.
 func (m *crashModel) adopt(state backends.State) {
+	size := m.size
 	*m = *newCrashModel()
+	m.size = size
 	m.hs, m.syncedCommit = state.HardState, state.HardState.GetCommit()
 	m.snapIndex, m.snapTrm = state.Snapshot.GetMetadata().GetIndex(), state.Snapshot.GetMetadata().GetTerm()
 	for _, e := range state.Entries {

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,9 @@ const (
 	emptySaveClears       bug = "takes an empty hard state for a new one"
 	keepsOldTail          bug = "does not cut a longer old tail"
 	keepsOldTailOnDisk    bug = "cuts the old tail in memory only"
+	cutsInPieces          bug = "cuts a thousand entries of an old tail and no more"
+	keepsOldCommit        bug = "takes no commit index together with a new tail"
+	commitsFirst          bug = "writes the commit index before what it replaces"
 	losesType             bug = "loses the type of an entry"
 	cutsBigValues         bug = "cuts values at 1 MiB"
 	losesLastOfBatch      bug = "loses the last entry of a big batch"
@@ -259,12 +263,18 @@ func (j *journal) take(kind byte, body []byte) error {
 
 // put appends e, cutting what it replaces.
 func (j *journal) put(e *raftpb.Entry, cut bool) {
-	for i, old := range j.ents {
+	for i, old := range slices.Backward(j.ents) {
+		if old.GetIndex() < e.GetIndex() {
+			break
+		}
 		if old.GetIndex() == e.GetIndex() {
-			if cut {
-				j.ents = append(j.ents[:i], e)
-			} else {
+			switch {
+			case !cut:
 				j.ents[i] = e
+			case j.bug == cutsInPieces && len(j.ents) > i+1000:
+				j.ents = append(append(j.ents[:i:i], e), j.ents[i+1000:]...)
+			default:
+				j.ents = append(j.ents[:i], e)
 			}
 			return
 		}
@@ -294,6 +304,16 @@ func (j *journal) Save(st *raftpb.HardState, ents []*raftpb.Entry) error {
 	defer j.mu.Unlock()
 	if err := j.usable(); err != nil || j.closed {
 		return err
+	}
+	replaces := len(ents) > 0 && len(j.tail(ents[0].GetIndex()-1)) > 0
+	switch {
+	case j.bug == keepsOldCommit && replaces:
+		st = &raftpb.HardState{Term: st.Term, Vote: st.Vote, Commit: j.hs.Commit}
+	case j.bug == commitsFirst && replaces:
+		if err := j.write(record('h', st), true); err != nil {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond) // the rest takes a while on a slow disk
 	}
 	var b []byte
 	for i, e := range ents {

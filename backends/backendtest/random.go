@@ -89,7 +89,8 @@ func randomActions(s *store) map[string]func(*rapid.T) {
 			st := s.o.state().HardState
 			from := index(t, "from", st.GetCommit()+1, s.o.lastIndex())
 			ents := run(from, st.GetTerm()+1, rapid.IntRange(1, 20).Draw(t, "n"), size.Draw(t, "size"))
-			s.save(hs(st.GetTerm()+1, 2, st.GetCommit()), ents...)
+			commit := index(t, "commit", st.GetCommit(), from+uint64(len(ents))-1)
+			s.save(hs(st.GetTerm()+1, 2, commit), ents...)
 		},
 		"commit": func(t *rapid.T) {
 			st := s.o.state().HardState

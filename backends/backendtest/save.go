@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -137,6 +138,9 @@ func testEmptySave(e *env) {
 
 // Rule 2: what Save replaces.
 
+// longTail is more entries than any engine here cuts at once.
+const longTail = 3500
+
 func testOverwrite(e *env) {
 	for _, c := range []struct {
 		name        string
@@ -165,6 +169,33 @@ func testOverwrite(e *env) {
 		s.save(hs(term, 2, 0), run(50-2*term, term, int(term%7)+1, 100)...)
 	}
 	s.check("the tail overwritten eighteen times without a reopen")
+}
+
+// testOverwriteAndCommit is a follower that was behind a leader of its own: in one Save
+// it hears what replaces its tail, and that this is committed. Engines that cut tails in
+// pieces do so beyond a thousand entries.
+func testOverwriteAndCommit(e *env) {
+	for _, tail := range []int{20, longTail} {
+		for _, c := range []struct {
+			name   string
+			count  int
+			commit uint64
+		}{
+			{"by one entry, and this committed", 1, 11},
+			{"by some, and these committed", 5, 15},
+			{"by some, of which one is committed", 5, 11},
+			{"by a longer one, and most of it committed", tail + 10, uint64(tail)},
+		} {
+			s := e.newStore()
+			s.append(1, tail, 20)
+			s.commitTo(3)
+			s.save(hs(2, 2, c.commit), run(11, 2, c.count, 20)...)
+			s.check(fmt.Sprintf("a tail of %d entries overwritten %s in the same Save", tail-10, c.name))
+			s.append(3, 10, 20)
+			s.check(fmt.Sprintf("a tail of %d entries overwritten %s, and the log appended to", tail-10, c.name))
+			s.close()
+		}
+	}
 }
 
 func testOverwriteReopenAppend(e *env) {
