@@ -218,7 +218,8 @@ func (m *model) checkSnapshot(v *verdict, r report) {
 }
 
 // checkEntries compares entry by entry. From the first entry of a Save in flight
-// on, a prefix of the old or of the new ones may be there.
+// on, a prefix of the old or of the new ones may be there; old ones that it replaces
+// are not committed, as a commit index that came with it counts the new ones.
 func (m *model) checkEntries(v *verdict, r report) {
 	for i, e := range r.Entries {
 		if want := r.Snapshot.Index + uint64(i) + 1; e.Index != want {
@@ -255,6 +256,9 @@ func (m *model) checkEntries(v *verdict, r report) {
 		if !old && !fresh {
 			v.err("entry %d (term %d, hash %016x) belongs neither to the log before the last Save nor to that Save", i, got.Term, got.Hash)
 			return
+		}
+		if !fresh && len(inFlight) > 0 && i <= r.HardState.Commit {
+			v.err("entry %d (term %d, hash %016x) is committed, %v, and the last Save was replacing it", i, got.Term, got.Hash, r.HardState)
 		}
 	}
 }

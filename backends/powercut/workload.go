@@ -185,7 +185,8 @@ func (p *plan) append() {
 	p.save(ents)
 }
 
-// overwrite replaces uncommitted entries in a later term, by fewer or by more.
+// overwrite replaces uncommitted entries in a later term, by fewer or by more. A follower
+// that was behind hears in the same Save that some of these are committed.
 func (p *plan) overwrite() {
 	p.hs.Term = proto.Uint64(p.hs.GetTerm() + 1)
 	p.hs.Vote = proto.Uint64(0)
@@ -193,7 +194,11 @@ func (p *plan) overwrite() {
 		p.save(nil)
 	}
 	first := p.last() - uint64(p.dice.Int64N(int64(min(p.last()-p.hs.GetCommit(), 40))))
-	p.save(p.entries(first))
+	ents := p.entries(first)
+	if p.dice.IntN(2) == 0 {
+		p.commit(first + uint64(len(ents)) - 1)
+	}
+	p.save(ents)
 }
 
 // commit moves the commit index, at most to limit.

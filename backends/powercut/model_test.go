@@ -1,0 +1,70 @@
+package powercut
+
+import (
+	"strings"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// TestCommittedTail: what a Save in flight was replacing may still be there, or be gone,
+// but is not committed.
+func TestCommittedTail(t *testing.T) {
+	ents := func(term uint64, indexes ...uint64) (out []*raftpb.Entry) {
+		for _, i := range indexes {
+			out = append(out, &raftpb.Entry{Index: proto.Uint64(i), Term: proto.Uint64(term)})
+		}
+		return out
+	}
+	old, fresh := ents(1, 1, 2, 3, 4), ents(2, 2, 3)
+	before, after := hardState{Term: 1, Commit: 1}, hardState{Term: 2, Commit: 3}
+	for _, c := range []struct {
+		name    string
+		hs      hardState
+		entries []*raftpb.Entry
+		wrong   int
+	}{
+		{"nothing of it", before, old, 0},
+		{"all of it", after, append(old[:1:1], fresh...), 0},
+		{"its first entry", before, append(old[:1:1], fresh[:1]...), 0},
+		{"the old tail cut", before, old[:3], 0},
+		{"the commit index before the entries", after, old, 2},
+		{"the commit index when the old tail is cut", after, old[:3], 2},
+	} {
+		m := &model{entries: idsOf(old), hs: []hardState{before}}
+		m.begin(step{kind: stepSave, hs: after.proto(), ents: fresh, must: true, replaces: true})
+		v := m.check(report{HardState: c.hs, Entries: idsOf(c.entries)})
+		if v.lost != 0 || v.wrong != c.wrong || c.wrong > 0 && !strings.Contains(v.problems[0], "was replacing it") {
+			t.Errorf("%s is on disk: %d lost, %d wrong, want %d: %q", c.name, v.lost, v.wrong, c.wrong, v.problems)
+		}
+	}
+}
+
+// TestOverwriteCommits: among the overwrites of a plan are those that raise the commit
+// index, not beyond their own entries, and those that do not.
+func TestOverwriteCommits(t *testing.T) {
+	p := newPlan(1, &raftpb.HardState{}, nil, nil)
+	p.profile = profiles[3] // much of it
+	commits, all := 0, 0
+	var commit uint64
+	for range 2000 {
+		s := p.next()
+		if s.kind != stepSave {
+			continue
+		}
+		if s.replaces {
+			all++
+			if now := max(commit, s.hs.GetCommit()); now > commit {
+				commits++
+				if last := s.ents[len(s.ents)-1].GetIndex(); now > last {
+					t.Errorf("entries up to %d are saved with commit index %d", last, now)
+				}
+			}
+		}
+		commit = max(commit, s.hs.GetCommit())
+	}
+	if commits < all/10 || commits == all {
+		t.Errorf("%d of %d overwrites commit", commits, all)
+	}
+}
