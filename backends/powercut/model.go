@@ -284,6 +284,14 @@ func (m *model) checkHardState(v *verdict, r report) {
 		if h == r.HardState {
 			return
 		}
+		// Of a Save in flight the first entries may be there and the hard state not. Who finds
+		// them may say their term, in which nothing can have been promised yet.
+		if n := len(r.Entries); n > 0 && h.Term < r.Entries[n-1].Term {
+			h.Term, h.Vote = r.Entries[n-1].Term, 0
+		}
+		if h == r.HardState {
+			return
+		}
 	}
 	if got := r.HardState; got.Term < newest.Term || got.Term == newest.Term && got.Commit < newest.Commit {
 		v.lose("hard state %v; found %v", newest, got)
