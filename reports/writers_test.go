@@ -142,9 +142,9 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
-func TestCSV(t *testing.T) {
-	r := mixed()
-	r.Runs[0].Backend = "=cmd|' /C calc'!A0"
+// csvLines are the cells of runs.csv, the head first.
+func csvLines(t *testing.T, r *result.Result) [][]string {
+	t.Helper()
 	var b bytes.Buffer
 	if err := CSV(&b, r); err != nil {
 		t.Fatal(err)
@@ -153,6 +153,13 @@ func TestCSV(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return lines
+}
+
+func TestCSV(t *testing.T) {
+	r := mixed()
+	r.Runs[0].Backend = "=cmd|' /C calc'!A0"
+	lines := csvLines(t, r)
 	if len(lines) != 1+len(r.Runs) {
 		t.Fatalf("%d lines for %d runs", len(lines), len(r.Runs))
 	}
@@ -185,14 +192,7 @@ func TestCSVOfRestart(t *testing.T) {
 	r := plain(1, map[string]float64{"bbolt": 9000}, "bbolt")
 	r.Runs = append(r.Runs, result.Run{ID: "restart", Block: 1, Order: 2, Backend: "bbolt", Nodes: 1, Workload: "restart",
 		Settings: map[string]string{"no-probe": "true", "duration": "2s"}, Restart: &result.Restart{Open: 1, Entries: 7, Bytes: 7}})
-	var b bytes.Buffer
-	if err := CSV(&b, r); err != nil {
-		t.Fatal(err)
-	}
-	lines, err := csv.NewReader(&b).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
+	lines := csvLines(t, r)
 	for i, name := range lines[0] {
 		if cell := lines[2][i]; cell == "0" {
 			t.Errorf("%s of a restart is 0", name)

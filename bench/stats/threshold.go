@@ -130,11 +130,11 @@ func (d Demand) matches(r *result.Run) bool {
 // Evaluate holds the demands against the runs: one row per demand and backend,
 // demands in the order given and backends as they first appear. The value is the
 // median over the repeats, of what should not happen (errors, lost entries) the worst
-// of them; where a backend ran in several configurations, that of
-// the one furthest on the wrong side. A percentile below a limit that too few operations
-// lie beyond is not known ([Supported]): the longest of them takes its place. A demand is missed where a backend has no
-// such figure, or a run without figures, or is not there at all: silence is no
-// proof.
+// of them; where a backend ran in several configurations, that of the one furthest on
+// the wrong side. A percentile below a limit that too few operations lie beyond is not
+// known ([Supported]): the longest of them takes its place. A demand is missed where a
+// backend has no such figure, or a run without figures, or is not there at all: silence
+// is no proof.
 func Evaluate(demands []Demand, runs []result.Run) []result.Threshold {
 	var out []result.Threshold
 	for _, d := range demands {
