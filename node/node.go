@@ -420,7 +420,7 @@ func (n *Node) fail(err error) {
 }
 
 // Failed is closed when the node stopped because of an error; see [Node.Err].
-// From then on every call is refused with [ErrStopped].
+// From then on proposals, reads and messages are refused with [ErrStopped].
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
 // Err is why the node stopped by itself, nil while it has not.
