@@ -57,31 +57,3 @@ func TestTermOfEntries(t *testing.T) {
 		}
 	}
 }
-
-// TestOverwriteCommits: among the overwrites of a plan are those that raise the commit
-// index, not beyond their own entries, and those that do not.
-func TestOverwriteCommits(t *testing.T) {
-	p := newPlan(1, &raftpb.HardState{}, nil, nil)
-	p.profile = profiles[3] // much of it
-	commits, all := 0, 0
-	var commit uint64
-	for range 2000 {
-		s := p.next()
-		if s.kind != stepSave {
-			continue
-		}
-		if s.replaces {
-			all++
-			if now := max(commit, s.hs.GetCommit()); now > commit {
-				commits++
-				if last := s.ents[len(s.ents)-1].GetIndex(); now > last {
-					t.Errorf("entries up to %d are saved with commit index %d", last, now)
-				}
-			}
-		}
-		commit = max(commit, s.hs.GetCommit())
-	}
-	if commits < all/10 || commits == all {
-		t.Errorf("%d of %d overwrites commit", commits, all)
-	}
-}

@@ -185,8 +185,7 @@ func (p *plan) append() {
 	p.save(ents)
 }
 
-// overwrite replaces uncommitted entries in a later term, by fewer or by more. A follower
-// that was behind hears in the same Save that some of these are committed.
+// overwrite replaces uncommitted entries in a later term, by fewer or by more.
 func (p *plan) overwrite() {
 	p.hs.Term = proto.Uint64(p.hs.GetTerm() + 1)
 	p.hs.Vote = proto.Uint64(0)
@@ -194,11 +193,7 @@ func (p *plan) overwrite() {
 		p.save(nil)
 	}
 	first := p.last() - uint64(p.dice.Int64N(int64(min(p.last()-p.hs.GetCommit(), 40))))
-	ents := p.entries(first)
-	if p.dice.IntN(2) == 0 {
-		p.commit(first + uint64(len(ents)) - 1)
-	}
-	p.save(ents)
+	p.save(p.entries(first))
 }
 
 // commit moves the commit index, at most to limit.
