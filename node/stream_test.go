@@ -226,7 +226,8 @@ func TestOldSnapshot(t *testing.T) {
 			g.until("an answer", func() bool {
 				select {
 				case answer = <-seen:
-					return answer.GetFrom() == to && answer.GetTerm() == term
+					// What tells a leader of before of the later term has no index.
+					return answer.GetFrom() == to && answer.GetTerm() == term && answer.GetIndex() > 0
 				default:
 					return false
 				}
